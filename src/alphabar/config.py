@@ -1,0 +1,178 @@
+"""The whole configuration of a run: its parts, the presets, and how files and options are laid over them. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from .conditions.settings import ConditionSettings
+from .data.settings import DataSettings
+from .errors import ConfigurationError, nearest, unknown
+from .networks.settings import NetworkSettings, UNetSettings
+from .settings import DiffusionSettings, LossSettings, SampleSettings, ScheduleSettings, Settings
+from .training.settings import TrainSettings
+
+
+S = TypeVar("S", bound=Settings)
+
+
+class Config(Settings):
+    """Everything that a run depends on. Saved whole as config.yaml; a run can be repeated from it."""
+
+    preset: str = Field("auto", description="what the settings started from: auto, or one of the presets")
+    seed: int = Field(0, ge=0, description="of weights, data order, times and noise")
+    data: DataSettings = Field(default_factory=DataSettings)
+    schedule: ScheduleSettings = Field(default_factory=ScheduleSettings)
+    diffusion: DiffusionSettings = Field(default_factory=DiffusionSettings)
+    network: NetworkSettings = Field(default_factory=UNetSettings)
+    conditions: ConditionSettings = Field(default_factory=ConditionSettings)
+    loss: LossSettings = Field(default_factory=LossSettings)
+    train: TrainSettings = Field(default_factory=TrainSettings)
+    sample: SampleSettings = Field(default_factory=SampleSettings)
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # For pictures up to 16 pixels: half a million parameters, learns the digits in two minutes on two cores.
+    "tiny": {
+        "network": {"channels": [32, 64], "blocks": 2, "attention": [False, True], "groups": 8},
+        "train": {"learning_rate": 2e-3, "minutes": 2.0},
+    },
+    # For 28 to 64 pixels on a CPU: recognisable Fashion-MNIST in half an hour on two cores.
+    "small": {
+        "network": {"channels": [32, 64, 128], "blocks": 1, "attention": [False, False, True], "groups": 8},
+        "train": {"learning_rate": 1e-3, "batch_size": 64},
+    },
+    # The 35.7 M network and the training of Ho et al. 2020 on CIFAR-10 (app. B); made for a GPU.
+    "ddpm-cifar10": {
+        "data": {"size": [32, 32], "flip": True},
+        "network": {
+            "channels": [128, 256, 256, 256], "blocks": 2, "attention": [False, True, False, False], "dropout": 0.1,
+            "norm_eps": 1e-6, "down_padding": "after",
+        },
+        "train": {"steps": 800_000, "batch_size": 128, "learning_rate": 2e-4, "warm_up": 5000, "checkpoint_every": 10_000},
+        "sample": {"variance": "beta", "steps": 1000},
+    },
+}  # fmt: skip
+"""All share the diffusion of DDPM: T = 1000 linear betas, eps prediction, the simple loss, uniform times."""
+
+LARGEST_TINY = 16
+
+
+def auto_preset(size: Sequence[int]) -> str:
+    """The preset that "auto" takes for pictures of this height and width."""
+    return "tiny" if max(size) <= LARGEST_TINY else "small"
+
+
+def resolve(
+    preset: str | None = None, file: Path | None = None, overrides: Sequence[str] = (), base: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The settings as nested values: `base`, then what the file says, then `key=value` overrides; each over the ones before.
+
+    The preset, if it is "auto", stays open until the size of the data is known (`finish`). Raises ConfigurationError.
+    """
+    values = merge(dict(base or {}), read_yaml(file) if file else {})
+    for override in overrides:
+        values = merge(values, parse_override(override))
+    if preset is not None:
+        values["preset"] = preset
+    return values
+
+
+def finish(values: Mapping[str, Any], size: Sequence[int]) -> Config:
+    """The configuration for pictures of this size: the preset under the values, everything checked. Raises ConfigurationError."""
+    name = values.get("preset", "auto")
+    chosen = auto_preset(size) if name == "auto" else name
+    return validate(Config, merge(preset_values(chosen), {**values, "preset": chosen}))
+
+
+def preset_values(name: str) -> dict[str, Any]:
+    """The settings of a preset. Raises ConfigurationError, naming the nearest one, if there is none of this name."""
+    if name not in PRESETS:
+        raise unknown("preset", name, ["auto", *PRESETS])
+    return merge({}, PRESETS[name])
+
+
+def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values with those of `high` laid over `low`; lists are replaced whole."""
+    out = dict(low)
+    for key, value in high.items():
+        out[key] = merge(out.get(key) or {}, value) if isinstance(value, Mapping) and isinstance(out.get(key, {}), Mapping) else value
+    return out
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """'train.steps=100' -> {'train': {'steps': 100}}; the value is read as YAML. Raises ConfigurationError for an unknown key."""
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    if not equals:
+        raise ConfigurationError(f"--set takes key=value, for example train.batch_size=64; got {text!r}")
+    known = {name for name, _ in all_fields()}
+    if key not in known:
+        raise unknown("key", key, known) if "." not in key else ConfigurationError(f"unknown key {key!r}; {_nearest_key(key, known)}")
+    try:
+        nested = yaml.safe_load(value)
+    except yaml.YAMLError:
+        nested = value
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    return nested  # type: ignore[no-any-return]
+
+
+def _nearest_key(key: str, known: set[str]) -> str:
+    room = key.split(".")[0]
+    return nearest(key, {name for name in known if name.startswith(f"{room}.")} or known)
+
+
+def all_fields(model: type[Settings] = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every setting as (dotted key, field), rooms in their order."""
+    for name, field in model.model_fields.items():
+        inner = _settings_class(field)
+        if inner is None:
+            yield f"{prefix}{name}", field
+        for model_class in inner or ():
+            yield from all_fields(model_class, f"{prefix}{name}.")
+
+
+def _settings_class(field: FieldInfo) -> list[type[Settings]] | None:
+    candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+    found = [c for c in candidates if isinstance(c, type) and issubclass(c, Settings)]
+    return found or None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A configuration file as nested values. Raises ConfigurationError if it is missing or not a mapping."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigurationError(f"no configuration file {path}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigurationError(f"cannot read {path}: {str(error).splitlines()[0]}") from None
+    if values is not None and not isinstance(values, dict):
+        raise ConfigurationError(f"{path} must hold 'section: {{key: value}}', got {type(values).__name__}")
+    return values or {}
+
+
+def to_yaml(config: Config) -> str:
+    """The whole configuration as YAML."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def validate(model: type[S], values: Any) -> S:
+    """The settings as checked objects. Raises ConfigurationError that says what, got and expected of each fault."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(_fault(e) for e in error.errors())) from None
+
+
+def _fault(error: Any) -> str:
+    path = ".".join(str(part) for part in error["loc"] if part not in ("unet", "mlp"))
+    if error["type"] in ("literal_error", "union_tag_invalid"):
+        expected = str(error["ctx"].get("expected") or error["ctx"].get("expected_tags"))
+        return f"{path}: unknown {error['input']!r}; {nearest(str(error['input']), [w.strip(chr(39) + ' ') for w in expected.replace(' or ', ', ').split(',')])}"
+    return f"{path}: {error['msg'][0].lower()}{error['msg'][1:]}, got {error['input']!r}"

@@ -1,0 +1,118 @@
+"""One picture file, of whatever kind, as a uint8 array of the size and channels wanted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageColor, ImageOps
+
+from ..errors import ConfigurationError, DataError
+
+EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif", ".jp2", ".tga", ".ico"}
+GREY_MODES = {"1", "L", "I", "F"}
+PIL_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself before it is decoded: height, width after EXIF rotation, Pillow's mode, frames."""
+
+    height: int
+    width: int
+    mode: str
+    frames: int
+
+    @property
+    def grey(self) -> bool:
+        """Whether the picture is grey without alpha."""
+        return self.mode in GREY_MODES or self.mode.startswith("I;16")
+
+
+def read_header(path: Path) -> Header:
+    """The header of a picture file. Raises DataError if it is not a readable picture."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):
+                width, height = height, width
+            return Header(height, width, image.mode, getattr(image, "n_frames", 1))
+    except Exception as error:  # Pillow's plugins raise many kinds for damaged files
+        raise DataError(f"cannot be read as a picture: {reason(error)}") from None
+
+
+def read_picture(path: Path, size: tuple[int, int], channels: int, background: str = "white") -> np.ndarray:
+    """The picture as (height, width, channels) uint8: rotated as EXIF says, alpha over `background` unless kept (2 or 4
+    channels), scaled with antialiasing to cover `size` and cropped in the middle. Of an animation, the first frame.
+
+    Raises DataError if the file is damaged.
+    """
+    try:
+        with Image.open(path) as image:
+            image.draft(None, (2 * size[1], 2 * size[0]))  # JPEG only: decode at a fraction, never below twice the size
+            image.load()
+            return fit(to_channels(ImageOps.exif_transpose(to_8_bit(image)), channels, background), size)
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"cannot be read as a picture: {reason(error)}") from None
+
+
+def reason(error: Exception) -> str:
+    """A short cause without the file's path (which the report gives)."""
+    return (str(error).split(" '/")[0].splitlines() or [""])[0] or type(error).__name__
+
+
+def to_8_bit(image: Image.Image) -> Image.Image:
+    """16-bit, 32-bit and float modes as 8-bit grey, scaled by the range of the type, never clipped to white.
+
+    16-bit values are divided by 257. Mode I with values above 65535 and mode F with values above 255 are ambiguous: DataError.
+    """
+    if image.mode.startswith("I;16"):
+        return _grey(np.asarray(image).astype(np.float64) / 257, image)
+    if image.mode not in ("I", "F"):
+        return image
+    values = np.asarray(image).astype(np.float64)
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite(low + high) or low < 0 or high > 65535:
+        raise DataError(f"has values from {low:g} to {high:g} in mode {image.mode}; save it as 8 or 16 bit")
+    if image.mode == "I":
+        return _grey(values / 257 if high > 255 or image.format == "PNG" else values, image)
+    if high > 255:
+        raise DataError(f"has float values up to {high:g}; save it as 8 or 16 bit")
+    return _grey(values * 255 if high <= 1 else values, image)
+
+
+def _grey(values: np.ndarray, original: Image.Image) -> Image.Image:
+    image = Image.fromarray(np.round(values).astype(np.uint8))
+    image.info = {k: v for k, v in original.info.items() if k == "exif"}
+    return image
+
+
+def to_channels(image: Image.Image, channels: int, background: str) -> Image.Image:
+    """The picture in mode L, LA, RGB or RGBA; transparency is laid over the background where the mode has no alpha."""
+    transparent = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+    if not transparent or channels in (2, 4):
+        return image.convert("RGBA").convert(PIL_MODES[channels]) if transparent else image.convert(PIL_MODES[channels])
+    rgba = image.convert("RGBA")
+    backdrop = Image.new("RGBA", rgba.size, (*background_colour(background), 255))
+    return Image.alpha_composite(backdrop, rgba).convert(PIL_MODES[channels])
+
+
+def background_colour(background: str) -> tuple[int, int, int]:
+    """(r, g, b) in 0..255 of a colour name or #rrggbb. Raises ConfigurationError for an unknown one."""
+    try:
+        r, g, b = ImageColor.getrgb(background)[:3]
+        return r, g, b
+    except ValueError:
+        raise ConfigurationError(f"data.background must be a colour name or #rrggbb, got {background!r}") from None
+
+
+def fit(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """Scale to cover (height, width) with antialiasing, crop the middle. Returns (height, width, channels) uint8."""
+    height, width = size
+    if image.size != (width, height):
+        image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+    array = np.asarray(image)
+    return array[:, :, None] if array.ndim == 2 else array

@@ -1,0 +1,290 @@
+"""From a source to a training set, a held-out set and a report of what was found."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConfigurationError, DataError, nearest
+from ..randomness import permutation
+from .builtin_sets import BUILTIN_SETS
+from .decode import Header, fit, read_header, read_picture
+from .near_duplicates import components, near_duplicates
+from .pictures import PictureSet
+from .settings import DataSettings
+from .sources import PictureFile, list_pictures, read_array
+
+LARGEST_OWN_SIZE = 64
+DEFAULT_SIZE = 32
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many are done, and of how many."""
+
+
+@dataclass
+class DataReport:
+    """What was found in the data; saved with the run and printed before training."""
+
+    source: str
+    count: int = 0
+    shape: tuple[int, ...] = ()
+    sizes: str = ""
+    modes: dict[str, int] = field(default_factory=dict)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    animated: int = 0
+    enlarged: int = 0
+    other_files: int = 0
+    classes: dict[str, int] = field(default_factory=dict)
+    folders: int = 0
+    near_duplicates: list[tuple[str, str]] = field(default_factory=list)
+    held_out: list[int] = field(default_factory=list)
+    fingerprint: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class LoadedData:
+    """A training set, a held-out set (it may be empty), the report, and the settings with nothing left open."""
+
+    train: PictureSet
+    held_out: PictureSet
+    report: DataReport
+    settings: DataSettings
+
+
+@dataclass
+class _Source:
+    """Pictures with what the split and the classes need, before both."""
+
+    pictures: np.ndarray
+    names: list[str]
+    labels: Sequence[Any] | None = None
+    classes: list[str] | None = None
+    rows: list[dict[str, Any]] | None = None
+    folders: list[str | None] | None = None
+
+
+def load_data(settings: DataSettings, cache: Path | None = None, progress: Progress | None = None) -> LoadedData:
+    """Read, decode and split the data that the settings name.
+
+    Decoded pictures stay in memory if they fit (`memory_gb`), otherwise in the memory-mapped file `cache`.
+    Raises DataError for data that cannot be used, ConfigurationError for a source or a column that does not exist.
+    """
+    report = DataReport(settings.source)
+    progress = progress or (lambda what, done, total: None)
+    source = _read_source(settings, report, cache, progress)
+    labels, classes = _labels(settings, source)
+    pairs = near_duplicates(source.pictures)
+    held_out = _held_out(settings, source, pairs)
+    everything = PictureSet(source.pictures, labels, classes, source.names)
+    report.count, report.shape = len(everything), everything.shape
+    report.near_duplicates = [(source.names[i], source.names[j]) for i, j in pairs]
+    report.held_out = held_out.nonzero()[0].tolist()
+    report.fingerprint = everything.fingerprint()
+    if labels is not None:
+        report.classes = {name: int((labels == i).sum()) for i, name in enumerate(classes)}
+    channels, height, width = everything.shape
+    resolved = settings.model_copy(update={"size": [height, width], "channels": channels, "class_from": resolve_class_from(settings, source.labels)})
+    return LoadedData(subset(everything, ~held_out), subset(everything, held_out), report, resolved)
+
+
+def subset(data: PictureSet, mask: np.ndarray) -> PictureSet:
+    """The pictures that mask (N,) bool marks; a memory-mapped array stays one if all or none are left out."""
+    indices = mask.nonzero()[0]
+    pictures = data.pictures if mask.all() else data.pictures[indices]
+    labels = None if data.labels is None else data.labels[indices]
+    return PictureSet(pictures, labels, data.classes, [data.names[i] for i in indices])
+
+
+def _read_source(settings: DataSettings, report: DataReport, cache: Path | None, progress: Progress) -> _Source:
+    if settings.source in BUILTIN_SETS:
+        pictures, labels, classes = BUILTIN_SETS[settings.source](settings.path)
+        return _from_array(settings, report, pictures, labels, classes)
+    path = Path(settings.source).expanduser()
+    if path.is_file() and path.suffix in (".npy", ".npz"):
+        pictures, labels = read_array(path)
+        return _from_array(settings, report, pictures, labels, None)
+    if path.is_dir():
+        return _from_folder(settings, report, path, cache, progress)
+    what = "is not a folder, .npy or .npz file" if path.exists() else "does not exist"
+    raise DataError(f"data {settings.source!r} {what}; give a folder of pictures, an array file, or a built-in set ({nearest(settings.source, BUILTIN_SETS)})")
+
+
+def _from_array(settings: DataSettings, report: DataReport, pictures: np.ndarray, labels: np.ndarray | None, classes: list[str] | None) -> _Source:
+    if len(pictures) == 0:
+        raise DataError(f"{settings.source} holds no pictures")
+    height, width, channels = pictures.shape[1:]
+    report.sizes, report.modes = f"{height}x{width}", {f"array of {channels} channels": len(pictures)}
+    if settings.channels not in (None, channels):
+        raise ConfigurationError(f"{settings.source} has {channels} channels, but data.channels = {settings.channels}; leave it out")
+    if settings.size is not None and settings.size != [height, width]:
+        pictures = np.stack([_resized(picture, (settings.size[0], settings.size[1])) for picture in pictures])
+    return _Source(pictures, [f"#{i}" for i in range(len(pictures))], labels, classes)
+
+
+def _resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    from PIL import Image
+
+    return np.concatenate([fit(Image.fromarray(channel), size) for channel in np.moveaxis(picture, -1, 0)], axis=2)
+
+
+def _from_folder(settings: DataSettings, report: DataReport, folder: Path, cache: Path | None, progress: Progress) -> _Source:
+    found, report.other_files = list_pictures(folder)
+    headers: list[tuple[PictureFile, Header]] = []
+    for i, picture in enumerate(found):
+        progress("reading headers", i + 1, len(found))
+        try:
+            headers.append((picture, read_header(picture.path)))
+        except DataError as error:
+            report.skipped.append((picture.name, str(error)))
+    size, channels = settings.size or _common_size([h for _, h in headers]), settings.channels or _common_channels([h for _, h in headers])
+    pictures, kept = _decode(settings, report, [p for p, _ in headers], (size[0], size[1]), channels, cache, progress)
+    if settings.strict and report.skipped:
+        raise DataError(f"{len(report.skipped)} unreadable pictures, the first {report.skipped[0][0]}: {report.skipped[0][1]}; mend them or leave out --strict")
+    if not kept:
+        first = f"; the first, {report.skipped[0][0]}, {report.skipped[0][1]}" if report.skipped else ""
+        raise DataError(f"none of the {len(found)} pictures in {folder} is readable{first}")
+    _describe(report, [headers[i][1] for i in kept], (size[0], size[1]))
+    files = [headers[i][0] for i in kept]
+    folders = [file.folder for file in files]
+    report.folders = len({name for name in folders if name})
+    return _Source(pictures, [file.name for file in files], rows=[file.row for file in files], folders=folders)
+
+
+def _common_size(headers: list[Header]) -> list[int]:
+    sizes = {(h.height, h.width) for h in headers}
+    if len(sizes) == 1 and max(next(iter(sizes))) <= LARGEST_OWN_SIZE:
+        return list(next(iter(sizes)))
+    return [DEFAULT_SIZE, DEFAULT_SIZE]
+
+
+def _common_channels(headers: list[Header]) -> int:
+    return 1 if headers and all(h.grey for h in headers) else 3
+
+
+def _decode(
+    settings: DataSettings, report: DataReport, files: list[PictureFile], size: tuple[int, int], channels: int, cache: Path | None, progress: Progress
+) -> tuple[np.ndarray, list[int]]:
+    """The readable ones as one array, and their positions in `files`. The rest goes to the report."""
+    out = allocate((len(files), *size, channels), settings.memory_gb, cache)
+    kept: list[int] = []
+
+    def decode(file: PictureFile) -> np.ndarray | DataError:
+        try:
+            return read_picture(file.path, size, channels, settings.background)
+        except DataError as error:
+            return error
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow lets go of the interpreter while it decodes
+        for i, result in enumerate(pool.map(decode, files)):
+            progress("decoding", i + 1, len(files))
+            if isinstance(result, DataError):
+                report.skipped.append((files[i].name, str(result)))
+            else:
+                out[len(kept)] = result
+                kept.append(i)
+    return out[: len(kept)], kept
+
+
+def allocate(shape: tuple[int, ...], memory_gb: float | None, cache: Path | None) -> np.ndarray:
+    """A uint8 array in memory if it fits, otherwise memory-mapped from the file `cache`."""
+    limit = memory_gb * 1e9 if memory_gb else available_memory() / 4
+    if cache is None or np.prod(shape, dtype=np.float64) <= limit:
+        return np.empty(shape, np.uint8)
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    return np.lib.format.open_memmap(cache, mode="w+", dtype=np.uint8, shape=shape)
+
+
+def available_memory() -> float:
+    """Bytes of memory that are free, or 4 GB where the system does not tell."""
+    try:
+        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (ValueError, OSError, AttributeError):
+        return 4e9
+
+
+def _describe(report: DataReport, headers: list[Header], size: tuple[int, int]) -> None:
+    heights, widths = sorted(h.height for h in headers), sorted(h.width for h in headers)
+    middle = len(headers) // 2
+    same = heights[0] == heights[-1] and widths[0] == widths[-1]
+    report.sizes = f"{heights[0]}x{widths[0]}"
+    if not same:
+        report.sizes += f" to {heights[-1]}x{widths[-1]}, median {heights[middle]}x{widths[middle]}"
+    report.modes = dict(Counter(h.mode for h in headers).most_common())
+    report.animated = sum(h.frames > 1 for h in headers)
+    report.enlarged = sum(h.height < size[0] or h.width < size[1] for h in headers)
+
+
+def resolve_class_from(settings: DataSettings, labels: Sequence[Any] | None) -> str:
+    """What "auto" means for this source."""
+    return settings.class_from if settings.class_from != "auto" else ("none" if labels is None else "label")
+
+
+def _labels(settings: DataSettings, source: _Source) -> tuple[np.ndarray | None, list[str]]:
+    """labels (N,) int64 and class names, or (None, [])."""
+    kind = resolve_class_from(settings, source.labels)
+    if kind == "none":
+        return None, []
+    if kind == "label" and source.labels is not None:
+        values = list(source.labels)
+        if source.classes:
+            return np.asarray(values, np.int64), source.classes
+    elif kind == "folder" and source.folders is not None:
+        lost = [name for name, folder in zip(source.names, source.folders, strict=True) if folder is None]
+        if lost:
+            raise DataError(f"--class-from folder: {len(lost)} pictures lie in no sub-folder, the first {lost[0]}; move them, or leave --class-from out")
+        values = list(source.folders)
+    else:
+        values = _column(source, kind, "--class-from")
+    names = sorted({str(value) for value in values}, key=_natural)
+    numbers = {name: i for i, name in enumerate(names)}
+    return np.array([numbers[str(value)] for value in values], np.int64), names
+
+
+def _natural(name: str) -> tuple[int, float, str]:
+    return (0, float(name), name) if name.lstrip("-").isdigit() else (1, 0.0, name)
+
+
+def _column(source: _Source, column: str, option: str) -> list[Any]:
+    if not source.rows or not any(source.rows):
+        offers = "label" if source.labels is not None else "folder" if source.folders is not None else "nothing"
+        raise ConfigurationError(f"{option} {column}: this data has no metadata columns; it offers: {offers}")
+    known = set().union(*source.rows)
+    if column not in known:
+        raise ConfigurationError(f"{option} {column}: no such column in the metadata; {nearest(column, known - {'file_name'})}")
+    lost = [name for name, row in zip(source.names, source.rows, strict=True) if row.get(column) in (None, "")]
+    if lost:
+        raise DataError(f"column {column!r} is empty for {len(lost)} pictures, the first {lost[0]}; fill it in")
+    return [row[column] for row in source.rows]
+
+
+def _held_out(settings: DataSettings, source: _Source, pairs: np.ndarray) -> np.ndarray:
+    """Which pictures (N,) bool are held out. Near-duplicates, and pictures of one group, stay on one side."""
+    n = len(source.names)
+    if settings.held_out_folder is not None:
+        mask = np.array([settings.held_out_folder in Path(name).parts[:-1] for name in source.names])
+        if mask.all() or not mask.any():
+            raise DataError(f"data.held_out_folder = {settings.held_out_folder!r} holds {int(mask.sum())} of {n} pictures; it must hold some and not all")
+        return mask
+    groups = components(n, pairs)
+    if settings.group is not None:
+        values: dict[Any, int] = {}
+        for i, value in enumerate(_column(source, settings.group, "data.group")):
+            pairs = np.concatenate([pairs, [[values.setdefault(value, i), i]]])
+        groups = components(n, pairs)
+    wanted = round(settings.held_out * n)
+    names = np.unique(groups)
+    sizes = np.bincount(groups, minlength=n)[names]
+    order = permutation(len(names), "held-out")
+    taken = order[: int(np.searchsorted(np.cumsum(sizes[order]), wanted, side="right"))]
+    return np.isin(groups, names[taken])

@@ -1,0 +1,137 @@
+"""Where pictures come from: what a folder, its metadata or an array file offers, before anything is decoded."""
+
+from __future__ import annotations
+
+import csv
+import json
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+from .decode import EXTENSIONS
+
+METADATA_NAMES = ("metadata.csv", "metadata.jsonl")
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """One picture of a folder: its name relative to the folder, and its row of the metadata."""
+
+    path: Path
+    name: str
+    row: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> str | None:
+        """The name of the folder that it lies in, None at the top."""
+        return PurePosixPath(self.name).parent.name or None
+
+
+def list_pictures(folder: Path) -> tuple[list[PictureFile], int]:
+    """The picture files below a folder in the order of their names, and how many other files were passed over.
+
+    With a metadata file, the pictures are those that it lists. Hidden files and folders are passed over.
+    Raises DataError if there is no picture.
+    """
+    rows = read_metadata(folder)
+    if rows is not None:
+        return [PictureFile(folder / name, name, row) for name, row in rows], 0
+    found = sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.relative_to(folder).as_posix())
+    visible = [path for path in found if not any(part.startswith((".", "__MACOSX")) for part in path.relative_to(folder).parts)]
+    pictures = [PictureFile(path, path.relative_to(folder).as_posix()) for path in visible if path.suffix.lower() in EXTENSIONS]
+    if not pictures:
+        kinds = ", ".join(sorted({path.suffix.lower() or path.name for path in visible})[:8]) or "nothing"
+        raise DataError(f"no pictures in {folder} (found: {kinds}); alphabar reads {', '.join(sorted(EXTENSIONS))}")
+    return pictures, len(visible) - len(pictures)
+
+
+def read_metadata(folder: Path) -> list[tuple[str, dict[str, Any]]] | None:
+    """(file_name, row) for each line of the folder's metadata.csv or metadata.jsonl, None if there is neither.
+
+    Raises DataError for a row without file_name, or one that leads out of the folder.
+    """
+    for name in METADATA_NAMES:
+        path = folder / name
+        if path.is_file():
+            rows = _read_rows(path)
+            return [(_checked_name(row, path, line), row) for line, row in rows]
+    return None
+
+
+def _read_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            if path.suffix == ".csv":
+                return list(enumerate(csv.DictReader(stream), start=2))
+            return [(line, json.loads(text)) for line, text in enumerate(stream, start=1) if text.strip()]
+    except (OSError, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
+        raise DataError(f"cannot read {path}: {error}") from None
+
+
+def _checked_name(row: Any, path: Path, line: int) -> str:
+    name = row.get("file_name") if isinstance(row, dict) else None
+    if not isinstance(name, str) or not name:
+        raise DataError(f"{path}, line {line}: no 'file_name'; each row needs one, relative to the folder")
+    posix = PurePosixPath(name.replace("\\", "/"))
+    if posix.is_absolute() or ".." in posix.parts or ":" in posix.parts[0]:
+        raise DataError(f"{path}, line {line}: file_name {name!r} leads out of the folder; give a path inside it")
+    return str(posix)
+
+
+def read_array(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Pictures (N, H, W, C) uint8 and labels (N,) or None, from a .npy or .npz file.
+
+    In an .npz the pictures are `images`, `x` or the only array of three dimensions or more, the labels `labels` or `y`.
+    (N, H, W) is grey; (N, C, H, W) is recognised by its small second dimension. uint8 as it is, uint16 / 257, floats of
+    [0, 1] or [-1, 1] scaled. Raises DataError for anything else.
+    """
+    try:
+        loaded = np.load(path, mmap_mode="r" if path.suffix == ".npy" else None, allow_pickle=False)
+        arrays = {"images": loaded} if isinstance(loaded, np.ndarray) else {key: loaded[key] for key in loaded.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"cannot read arrays from {path}: {error}") from None
+    key = next((k for k in ("images", "x") if k in arrays), None) or _only_pictures(arrays, path)
+    labels = arrays.get("labels", arrays.get("y"))
+    pictures = _channels_last(arrays[key], path)
+    if labels is not None and labels.shape != (len(pictures),):
+        raise DataError(f"{path}: {len(pictures)} pictures but labels of shape {labels.shape}; expected ({len(pictures)},)")
+    return to_uint8_values(pictures, str(path)), labels
+
+
+def _only_pictures(arrays: dict[str, np.ndarray], path: Path) -> str:
+    candidates = [key for key, array in arrays.items() if array.ndim >= 3]
+    if len(candidates) != 1:
+        shapes = ", ".join(f"{key} {array.shape}" for key, array in arrays.items())
+        raise DataError(f"{path}: expected one array of pictures named 'images', got {shapes or 'no arrays'}")
+    return candidates[0]
+
+
+def _channels_last(array: np.ndarray, path: Path) -> np.ndarray:
+    if array.ndim == 3:
+        array = array[..., None]
+    if array.ndim == 4 and array.shape[-1] > 4 >= array.shape[1] >= 1:
+        array = array.transpose(0, 2, 3, 1)
+    if array.ndim != 4 or not 1 <= array.shape[-1] <= 4 or 0 in array.shape:
+        raise DataError(f"{path}: pictures must be (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 to 4 channels, got {array.shape}")
+    return array
+
+
+def to_uint8_values(array: np.ndarray, name: str) -> np.ndarray:
+    """Picture values of any usual type as uint8. Raises DataError for an unclear range."""
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.uint16:
+        return np.round(array / 257).astype(np.uint8)
+    if array.dtype == bool:
+        return array.astype(np.uint8) * 255
+    values = np.asarray(array, dtype=np.float32)
+    low, high = float(values.min()), float(values.max())
+    if np.issubdtype(array.dtype, np.integer) and low >= 0 and high <= 255:
+        return values.astype(np.uint8)
+    if np.issubdtype(array.dtype, np.floating) and low >= -1 and high <= 1:
+        return np.round((values + 1) * 127.5 if low < 0 else values * 255).astype(np.uint8)
+    raise DataError(f"{name}: values of type {array.dtype} from {low:g} to {high:g}; expected uint8, uint16, or floats in [0, 1] or [-1, 1]")

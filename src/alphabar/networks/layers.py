@@ -1,0 +1,113 @@
+"""The parts that networks are made of. Names of parameters are those of diffusers' blocks, so that weights carry over one to one."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def sinusoidal_embedding(time: Tensor, dim: int, sine_first: bool = True, frequency_shift: int = 1) -> Tensor:
+    """time (N,) -> (N, dim): sin and cos of time * 10000^(-i / (dim / 2 - shift)), i = 0..dim / 2 - 1, float32.
+
+    Source: Vaswani et al. 2017, sec. 3.5, in the order and with the divisor of Ho et al. 2020's code (shift = 1, sine first).
+    """
+    half = dim // 2
+    exponents = torch.arange(half, dtype=torch.float32, device=time.device) / max(half - frequency_shift, 1)
+    angles = time.float()[:, None] * torch.exp(-math.log(10000) * exponents)
+    parts = (angles.sin(), angles.cos()) if sine_first else (angles.cos(), angles.sin())
+    return F.pad(torch.cat(parts, dim=1), (0, dim % 2))
+
+
+class TimeEmbedding(nn.Module):
+    """(N, in_dim) -> (N, out_dim): two linear layers with SiLU between them."""
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(in_dim, out_dim)
+        self.linear_2 = nn.Linear(out_dim, out_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed."""
+        return self.linear_2(F.silu(self.linear_1(x)))
+
+
+class ResidualBlock(nn.Module):
+    """x (N, in, H, W), emb (N, D) -> (N, out, H, W): norm, SiLU, convolution, twice, with the time embedding between them.
+
+    time_mode "add": added after the first convolution (Ho et al. 2020). "scale_shift": h (1 + scale) + shift after the second
+    norm (Dhariwal & Nichol 2021, sec. 3.1, adaptive group normalisation).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, emb_dim: int, groups: int, eps: float, dropout: float, time_mode: str) -> None:
+        super().__init__()
+        self.scale_shift = time_mode == "scale_shift"
+        self.norm1 = nn.GroupNorm(groups, in_channels, eps)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.time_emb_proj = nn.Linear(emb_dim, out_channels * (2 if self.scale_shift else 1))
+        self.norm2 = nn.GroupNorm(groups, out_channels, eps)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """One residual block."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        emb = self.time_emb_proj(F.silu(emb))[:, :, None, None]
+        if self.scale_shift:
+            scale, shift = emb.chunk(2, dim=1)
+            h = self.norm2(h) * (1 + scale) + shift
+        else:
+            h = self.norm2(h + emb)
+        h = self.conv2(self.dropout(F.silu(h)))
+        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+class Attention(nn.Module):
+    """x (N, C, H, W) -> (N, C, H, W): residual self-attention over the H W positions, with a group norm before it."""
+
+    def __init__(self, channels: int, head_channels: int | None, groups: int, eps: float) -> None:
+        super().__init__()
+        self.heads = channels // (head_channels or channels)
+        self.group_norm = nn.GroupNorm(groups, channels, eps)
+        self.to_q = nn.Linear(channels, channels)
+        self.to_k = nn.Linear(channels, channels)
+        self.to_v = nn.Linear(channels, channels)
+        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend."""
+        n, c, height, width = x.shape
+        h = self.group_norm(x).flatten(2).transpose(1, 2)  # (N, H W, C)
+        q, k, v = (
+            project(h).view(n, height * width, self.heads, c // self.heads).transpose(1, 2) for project in (self.to_q, self.to_k, self.to_v)
+        )
+        h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, height * width, c)
+        return x + self.to_out[0](h).transpose(1, 2).reshape(n, c, height, width)
+
+
+class Downsample(nn.Module):
+    """(N, C, H, W) -> (N, C, about H / 2, about W / 2) by a stride-2 convolution; an odd size rounds up ("both") or down ("after")."""
+
+    def __init__(self, channels: int, padding: str) -> None:
+        super().__init__()
+        self.after = padding == "after"
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=0 if self.after else 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Halve the size."""
+        return self.conv(F.pad(x, (0, 1, 0, 1)) if self.after else x)
+
+
+class Upsample(nn.Module):
+    """(N, C, h, w) -> (N, C, H, W): nearest neighbour to the given size, then a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, size: torch.Size) -> Tensor:
+        """Grow to `size`, that of the skip connection, which need not be exactly twice x's."""
+        return self.conv(F.interpolate(x, size=tuple(size), mode="nearest"))

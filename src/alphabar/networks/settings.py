@@ -1,0 +1,52 @@
+"""Settings of the networks. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ..errors import ConfigurationError
+from ..settings import Settings
+
+
+class UNetSettings(Settings):
+    """The U-Net of DDPM and its descendants; the same family as diffusers' UNet2DModel."""
+
+    kind: Literal["unet"] = "unet"
+    channels: list[int] = Field([64, 128, 128], min_length=1, description="channels of each resolution, from full size down by halves")
+    blocks: int = Field(2, ge=1, description="residual blocks of each resolution")
+    attention: list[bool] = Field([False, False, True], description="whether each resolution has attention after its residual blocks")
+    middle_attention: bool = Field(True, description="whether the middle has attention")
+    head_channels: int | None = Field(None, ge=1, description="channels of one attention head; default: one head of all channels")
+    groups: int = Field(32, ge=1, description="groups of the group normalisation; must divide every channel count")
+    norm_eps: float = Field(1e-5, gt=0, description="epsilon of the group normalisation")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout inside the residual blocks")
+    time_mode: Literal["add", "scale_shift"] = Field("add", description="how the time embedding enters a block: added, or as scale and shift of a norm (ADM)")
+    sine_first: bool = Field(True, description="order of the sinusoidal embedding: sines then cosines (DDPM) or the reverse")
+    frequency_shift: int = Field(1, ge=0, le=1, description="divisor of the embedding's exponents: half - shift (DDPM: 1)")
+    down_padding: Literal["both", "after"] = Field("both", description="zeros around the stride-2 convolution: on both sides, or after only (DDPM)")
+
+    @model_validator(mode="after")
+    def _check(self) -> UNetSettings:
+        if len(self.attention) != len(self.channels):
+            raise ConfigurationError(
+                f"network.attention needs one true/false for each of the {len(self.channels)} resolutions in network.channels, got {len(self.attention)}"
+            )
+        for c in self.channels:
+            if c % self.groups:
+                raise ConfigurationError(f"network.groups = {self.groups} must divide every channel count, but {c} in network.channels is not a multiple")
+            if self.head_channels and c % self.head_channels:
+                raise ConfigurationError(f"network.head_channels = {self.head_channels} must divide every channel count, got {c}")
+        return self
+
+
+class MLPSettings(Settings):
+    """A small residual network for points (N, D)."""
+
+    kind: Literal["mlp"] = "mlp"
+    width: int = Field(128, ge=2, multiple_of=2, description="units of a hidden layer")
+    layers: int = Field(3, ge=1, description="residual layers")
+
+
+NetworkSettings = Annotated[UNetSettings | MLPSettings, Field(discriminator="kind")]

@@ -1,0 +1,114 @@
+"""The run folder.
+
+    run.json            format version, alphabar's version, when and by which command it was made
+    config.yaml         the whole configuration; `alphabar train --config` repeats the run from it
+    environment.json    versions, machine, threads
+    data.json           what was found in the data, and which pictures are held out
+    data-preview.png    some training pictures as the network sees them
+    metrics.jsonl       a line a report: step, loss, validation loss, loss by noise level, rate, speed
+    loss.png            the same as curves
+    previews/           step-N.png: samples from the same noise; filmstrip.png: all of them
+    checkpoints/        step-N/, see `checkpoint.py`
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..config import Config, read_yaml, to_yaml, validate
+from ..errors import CheckpointError
+from .atomic import storage_errors, write_json, write_text
+
+FORMAT = 1
+
+
+class RunFolder:
+    """A run on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, command: str = "") -> RunFolder:
+        """Start a run. Raises CheckpointError if the folder exists and is not empty."""
+        check_free(path)
+        run = cls(path)
+        write_json(run.path / "run.json", {"format": FORMAT, "alphabar": __version__, "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "command": command})
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run. Raises CheckpointError if it is none, or of a format that this alphabar does not know."""
+        marker = path / "run.json"
+        try:
+            found = json.loads(marker.read_text())["format"]
+        except FileNotFoundError:
+            what = "has no run.json, so it is not a run folder" if path.is_dir() else "does not exist" if not path.exists() else "is not a folder"
+            raise CheckpointError(f"{path} {what}; give the --out of an alphabar train") from None
+        except (json.JSONDecodeError, KeyError, TypeError, OSError) as error:
+            raise CheckpointError(f"{marker} is damaged ({error}); it should say {{'format': {FORMAT}}}") from None
+        if found != FORMAT:
+            raise CheckpointError(f"{path} has run format {found}, this alphabar reads format {FORMAT}; use the alphabar that made it, or a newer one")
+        return cls(path)
+
+    @property
+    def config(self) -> Config:
+        """The configuration that the run was made with."""
+        return validate(Config, read_yaml(self.path / "config.yaml"))
+
+    def write_config(self, config: Config) -> None:
+        """Write config.yaml."""
+        write_text(self.path / "config.yaml", to_yaml(config))
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A JSON file of the run as values; empty if it is not there."""
+        try:
+            return json.loads((self.path / name).read_text())  # type: ignore[no-any-return]
+        except FileNotFoundError:
+            return {}
+        except json.JSONDecodeError as error:
+            raise CheckpointError(f"{self.path / name} is damaged: {error}") from None
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a last line that was cut off is passed over."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        rows = []
+        for line in lines:
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return rows
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        """Add a line to metrics.jsonl."""
+        path = self.path / "metrics.jsonl"
+        with storage_errors(path), path.open("a") as stream:
+            stream.write(json.dumps(row) + "\n")
+
+    def checkpoints(self) -> list[Path]:
+        """The checkpoint folders by step, oldest first."""
+        folder = self.path / "checkpoints"
+        found = [(int(match[1]), path) for path in (folder.iterdir() if folder.is_dir() else ()) if (match := re.fullmatch(r"step-(\d+)", path.name))]
+        return [path for _, path in sorted(found)]
+
+    def latest_checkpoint(self) -> Path:
+        """The newest checkpoint. Raises CheckpointError if there is none."""
+        found = self.checkpoints()
+        if not found:
+            raise CheckpointError(f"{self.path} has no checkpoint yet; start anew with another --out, or remove the folder and leave --resume out")
+        return found[-1]
+
+
+def check_free(path: Path) -> None:
+    """Raise CheckpointError unless a run can start at this path."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        hint = "go on with --resume, or choose another --out" if (path / "run.json").exists() else "choose another --out"
+        raise CheckpointError(f"{path} exists already; {hint} (alphabar never writes over a run)")

@@ -1,0 +1,1 @@
+"""Samplers: one method a file, a shared loop, and one home for time grids."""

@@ -1,0 +1,120 @@
+"""The base of all settings, and the settings of the rooms that are a single file. Imports no torch.
+
+A field's description is at once its documentation, its help on the command line and its label in a form.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from .errors import ConfigurationError, nearest
+
+
+class Settings(BaseModel):
+    """Frozen; an unknown key is an error that names the nearest known one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for key in data:
+                if key not in cls.model_fields:
+                    raise ConfigurationError(f"unknown key {key!r} in {cls.__name__}; {nearest(str(key), cls.model_fields)}")
+        return data
+
+
+def read_betas(value: Any) -> Any:
+    """A path to numbers (.npy, .json, or text with one number a line or separated by commas) becomes those numbers."""
+    if isinstance(value, list | tuple) or value is None:
+        return value
+    if hasattr(value, "tolist"):  # numpy array or torch tensor
+        return value.tolist()
+    import json
+
+    import numpy as np
+
+    path = Path(str(value))
+    if not path.is_file():
+        raise ConfigurationError(f"schedule.betas: no file {str(path)!r}; give a .npy, .json or text file, or a list")
+    try:
+        if path.suffix == ".npy":
+            return np.load(path, allow_pickle=False).ravel().tolist()
+        if path.suffix == ".json":
+            return json.loads(path.read_text())
+        return [float(word) for word in path.read_text().replace(",", " ").split()]
+    except (ValueError, OSError) as error:
+        raise ConfigurationError(f"schedule.betas: cannot read numbers from {str(path)!r}: {error}") from None
+
+
+class ScheduleSettings(Settings):
+    """How much noise each step adds."""
+
+    kind: Literal["linear", "scaled_linear", "cosine", "sigmoid", "custom", "continuous_cosine"] = Field(
+        "linear",
+        description="linear (DDPM), scaled_linear (linear in sqrt(beta); latent diffusion calls it 'linear'), cosine, "
+        "sigmoid, custom (your own betas), or continuous_cosine (no table, any real time)",
+    )
+    steps: int = Field(1000, ge=1, description="T, the number of noising steps of the table")
+    beta_start: float = Field(1e-4, gt=0, lt=1, description="beta of the first step at T = 1000 (linear kinds)")
+    beta_end: float = Field(0.02, gt=0, lt=1, description="beta of the last step at T = 1000 (linear kinds)")
+    betas: list[float] | None = Field(
+        None, description="kind=custom: the beta values, as a list or the path of a file (.npy, .json, text)"
+    )
+    zero_terminal_snr: bool = Field(False, description="rescale so that nothing of the picture is left at t = T")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count_betas(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("betas") is not None:
+            betas = read_betas(data["betas"])
+            return {"steps": len(betas), **data, "betas": betas}
+        return data
+
+    @model_validator(mode="after")
+    def _custom_needs_betas(self) -> ScheduleSettings:
+        if (self.kind == "custom") != (self.betas is not None):
+            raise ConfigurationError("schedule.betas and schedule.kind=custom go together: set both or neither")
+        if self.betas is not None and self.steps != len(self.betas):
+            raise ConfigurationError(f"schedule.steps is {self.steps} but {len(self.betas)} betas are given; leave steps out")
+        if self.kind == "continuous_cosine" and self.zero_terminal_snr:
+            raise ConfigurationError("schedule.kind=continuous_cosine ends at its own finite SNR; leave zero_terminal_snr off")
+        return self
+
+
+class DiffusionSettings(Settings):
+    """What the network predicts and what it is told about time."""
+
+    prediction: Literal["eps", "x_0", "v"] = Field("eps", description="what the network's output means")
+    time: Literal["step", "log_snr"] = Field("step", description="what the network is told: the table's index or the log-SNR")
+    learned_variance: bool = Field(False, description="the network also predicts the reverse variance (Improved DDPM)")
+
+
+class LossSettings(Settings):
+    """How errors are weighted and which times are drawn."""
+
+    weight: Literal["simple", "min_snr", "snr"] = Field(
+        "simple", description="simple: 1 on the target; min_snr: min(SNR, gamma) on x_0; snr: SNR on x_0, in any prediction"
+    )
+    min_snr_gamma: float = Field(5.0, gt=0, description="gamma of min_snr")
+    vlb_weight: float = Field(
+        1e-3, ge=0, description="lambda of the hybrid loss L_simple + lambda T L_vlb, used when the variance is learned"
+    )
+    times: Literal["uniform", "stratified", "importance"] = Field(
+        "uniform", description="how t is drawn: independently, one per stratum of the batch, or by past loss"
+    )
+
+
+class SampleSettings(Settings):
+    """How new pictures are made."""
+
+    steps: int | None = Field(None, ge=1, description="reverse steps; default: 250, or T if that is less")
+    variance: Literal["posterior", "beta", "learned"] | None = Field(
+        None, description="noise of a reverse step; default: learned if the model learned it, otherwise posterior"
+    )
+    clip: Literal["static", "dynamic", "off"] = Field("static", description="keep x_0 in range: to [-1, 1], by quantile, or not")
+    dynamic_quantile: float = Field(0.995, gt=0, le=1, description="quantile of |x_0| for clip=dynamic")
