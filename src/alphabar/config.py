@@ -87,7 +87,10 @@ def finish(values: Mapping[str, Any], size: Sequence[int]) -> Config:
     """The configuration for pictures of this size: the preset under the values, everything checked. Raises ConfigurationError."""
     name = values.get("preset", "auto")
     chosen = auto_preset(size) if name == "auto" else name
-    return validate(Config, merge(preset_values(chosen), {**values, "preset": chosen}))
+    under = preset_values(chosen)
+    kind = (values.get("network") or {}).get("kind", "unet")
+    under["network"] = {"kind": kind} | (under.get("network", {}) if kind == "unet" else {})  # presets describe U-Nets
+    return validate(Config, merge(under, {**values, "preset": chosen}))
 
 
 def preset_values(name: str) -> dict[str, Any]:

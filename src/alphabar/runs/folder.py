@@ -109,6 +109,6 @@ class RunFolder:
 
 def check_free(path: Path) -> None:
     """Raise CheckpointError unless a run can start at this path."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(entry.name != "cache" for entry in path.iterdir())):
         hint = "go on with --resume, or choose another --out" if (path / "run.json").exists() else "choose another --out"
         raise CheckpointError(f"{path} exists already; {hint} (alphabar never writes over a run)")

@@ -1,0 +1,60 @@
+"""From a configuration to a denoiser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from .conditions.base import Encoder, Encoders
+from .conditions.label import LabelEncoder
+from .config import Config
+from .denoiser import Denoiser
+from .errors import ConfigurationError
+from .networks.mlp import MLP
+from .networks.settings import MLPSettings
+from .networks.unet import UNet, check_size
+from .schedule import build_schedule
+
+
+def build_denoiser(config: Config, shape: Sequence[int]) -> Denoiser:
+    """A denoiser with fresh weights, a function of config.seed, for data of this shape: (C, H, W), or (D,) for points."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = build_network(config, shape)
+        encoders: dict[str, Encoder] = {}
+        if config.conditions.label is not None:
+            encoders["label"] = LabelEncoder(config.conditions.label, int(network.vector_dim))
+        return Denoiser(network, build_schedule(config.schedule), config.diffusion, Encoders(encoders), config.train.precision)
+
+
+def build_network(config: Config, shape: Sequence[int]) -> UNet | MLP:
+    """The network of the configuration. Raises ConfigurationError where it does not fit the data."""
+    channels = shape[0]
+    out_channels = channels * (2 if config.diffusion.learned_variance else 1)
+    if isinstance(config.network, MLPSettings):
+        if len(shape) != 1:
+            raise ConfigurationError(f"network.kind=mlp is for points, the data has shape {tuple(shape)}; use network.kind=unet")
+        return MLP(config.network, channels, out_channels)
+    if len(shape) != 3:
+        raise ConfigurationError(f"network.kind=unet is for pictures (C, H, W), the data has shape {tuple(shape)}; use network.kind=mlp")
+    check_size(config.network, shape[1], shape[2])
+    return UNet(config.network, channels, out_channels)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of this name; "auto" is CUDA, then MPS, then the CPU. Raises ConfigurationError if it is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigurationError(f"train.device = {name!r} cannot be used: {str(error).splitlines()[0]}; see `alphabar doctor`") from None
+    return device
+
+
+def count_parameters(module: nn.Module) -> int:
+    """The number of trainable numbers."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

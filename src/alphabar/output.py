@@ -1,0 +1,127 @@
+"""Where new pictures go: an array file, a grid, an animation or a folder, by the name of the path. Written as they come."""
+
+from __future__ import annotations
+
+import contextlib
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from .errors import ConfigurationError
+from .images import grid, save_png
+from .pipeline import Samples
+from .runs.atomic import replacing, replacing_folder
+
+LARGEST_GRID = 400
+ANIMATIONS = (".webp", ".gif")
+
+
+class Writer(ABC):
+    """Takes batches of samples."""
+
+    @abstractmethod
+    def add(self, samples: Samples) -> None:
+        """Take the next batch."""
+
+    def close(self) -> None:
+        """Finish: called once after the last batch, if nothing failed."""
+
+
+class ArrayWriter(Writer):
+    """A uint8 array (N, H, W, C) in a .npy stream whose final size is known from the start."""
+
+    def __init__(self, stream: IO[bytes], n: int) -> None:
+        self.stream, self.n, self.started = stream, n, False
+
+    def add(self, samples: Samples) -> None:
+        """Append the pictures; the header goes before the first."""
+        if not self.started:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (self.n, *samples.pictures.shape[1:])}
+            np.lib.format.write_array_header_1_0(self.stream, header)
+            self.started = True
+        self.stream.write(np.ascontiguousarray(samples.pictures).tobytes())
+
+
+class GridWriter(Writer):
+    """One PNG with all pictures; its text chunk lists every seed."""
+
+    def __init__(self, path: Path, limit: int | None = None) -> None:
+        self.path, self.limit = path, limit
+        self.parts: list[Samples] = []
+
+    def add(self, samples: Samples) -> None:
+        """Keep the pictures, up to the limit."""
+        have = sum(len(part) for part in self.parts)
+        if self.limit is None or have < self.limit:
+            self.parts.append(samples)
+
+    def close(self) -> None:
+        """Write the grid."""
+        pictures = np.concatenate([part.pictures for part in self.parts])[: self.limit]
+        seeds = [seed for part in self.parts for seed in part.seeds][: self.limit]
+        classes = [name for part in self.parts for name in part.classes if name is not None][: self.limit]
+        record = {"seeds": seeds} | ({"classes": classes} if classes else {}) | self.parts[0].record
+        save_png(self.path, grid(pictures), record)
+
+
+class FolderWriter(Writer):
+    """A PNG a sample, numbered, and grid.png with the first of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.count = folder, 0
+        self.grid = GridWriter(folder / "grid.png", LARGEST_GRID)
+
+    def add(self, samples: Samples) -> None:
+        """Write each picture."""
+        for i, picture in enumerate(samples.pictures):
+            name = samples.classes[i]
+            suffix = f"-{_file_name(name)}" if name is not None else ""
+            save_png(self.folder / f"{self.count:06d}{suffix}.png", picture, samples.record_of(i))
+            self.count += 1
+        self.grid.add(samples)
+
+    def close(self) -> None:
+        """Write the grid."""
+        self.grid.close()
+
+
+def _file_name(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
+
+
+def check_output(path: Path) -> None:
+    """Raise ConfigurationError, before any work is done, if samples cannot go to this path."""
+    if path.is_dir() and any(path.iterdir()):
+        raise ConfigurationError(f"{path} is a folder that is not empty; choose a new one")
+    if path.exists() and path.is_file() and path.suffix.lower() not in (".npy", ".npz", ".png", *ANIMATIONS):
+        raise ConfigurationError(f"{path} is a file; give a .npy, .npz, .png, .webp or .gif to write, or a new folder")
+
+
+@contextlib.contextmanager
+def open_writer(path: Path, n: int) -> Iterator[Writer]:
+    """A writer of n samples for this path; what it writes appears under the path when the block ends well."""
+    check_output(path)
+    match path.suffix.lower():
+        case ".npy":
+            with replacing(path) as stream:
+                yield ArrayWriter(stream, n)
+        case ".npz":
+            with replacing(path) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+                with archive.open("images.npy", "w", force_zip64=True) as member:
+                    yield ArrayWriter(member, n)
+        case ".png":
+            writer = GridWriter(path)
+            yield writer
+            writer.close()
+        case _:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                path.rmdir()
+            with replacing_folder(path) as folder:
+                folder_writer = FolderWriter(folder)
+                yield folder_writer
+                folder_writer.close()

@@ -1,0 +1,164 @@
+"""What training leaves in the run folder besides checkpoints: metrics, the loss curve, previews from the same noise."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config import Config
+from ..data.pictures import PictureSet, to_uint8
+from ..denoiser import Denoiser
+from ..images import filmstrip, grid, save_png
+from ..pipeline import Pipeline
+from ..randomness import derive_seeds
+from ..runs.atomic import write_text
+from ..runs.folder import RunFolder
+from ..samplers.base import last_state
+from .loop import StepReport
+from .plots import save_loss_plot
+
+TIME_BUCKETS = 10
+PREVIEW_SEED = 0
+
+
+class Recorder:
+    """Averages step reports into lines of metrics.jsonl, and draws."""
+
+    def __init__(self, run: RunFolder, config: Config) -> None:
+        self.run, self.config = run, config
+        self.last: dict[str, Any] = {}
+        self.events = _tensorboard(run.path) if config.train.tensorboard else None
+        self._restart()
+
+    def _restart(self) -> None:
+        self.reports: list[StepReport] = []
+        self.started = time.monotonic()
+
+    def take(self, report: StepReport) -> bool:
+        """Take in a step; true if a line of metrics is due."""
+        self.reports.append(report)
+        return report.step % self.config.train.report_every == 0 or report.step == report.steps
+
+    def write_line(self, validation_loss: float | None) -> dict[str, Any]:
+        """Write the line of metrics of the steps since the last one."""
+        reports, seconds = self.reports, time.monotonic() - self.started
+        row: dict[str, Any] = {
+            "step": reports[-1].step,
+            "loss": float(np.mean([r.loss for r in reports])),
+            "validation_loss": validation_loss,
+            "loss_by_time": loss_by_time(reports),
+            "gradient_norm": float(np.mean([r.gradient_norm for r in reports])),
+            "learning_rate": reports[-1].learning_rate,
+            "images_per_second": len(reports) * self.config.train.batch_size / max(seconds, 1e-9),
+            "time": time.time(),
+        }
+        self.run.append_metrics(row)
+        for key, value in row.items() if self.events is not None else ():
+            if isinstance(value, float) and key != "time":
+                self.events.add_scalar(key, value, row["step"])
+        self.last = row
+        self._restart()
+        return row
+
+    def pause(self) -> PauseClock:
+        """A block whose time does not count as training time."""
+        return PauseClock(self)
+
+    def rewind(self, step: int) -> None:
+        """Drop lines of metrics beyond `step`: they belong to work that was lost and will be done again."""
+        import json
+
+        rows = self.run.metrics()
+        kept = [row for row in rows if row["step"] <= step]
+        if len(kept) != len(rows):
+            write_text(self.run.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+
+    def plot(self) -> None:
+        """Draw loss.png from metrics.jsonl."""
+        rows = self.run.metrics()
+        if rows:
+            save_loss_plot(self.run.path / "loss.png", rows)
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self.events is not None:
+            self.events.close()
+
+
+class PauseClock:
+    """Moves the recorder's clock on by the time that the block took."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+
+    def __enter__(self) -> None:
+        self.began = time.monotonic()
+
+    def __exit__(self, *error: object) -> None:
+        self.recorder.started += time.monotonic() - self.began
+
+
+def loss_by_time(reports: Sequence[StepReport], buckets: int = TIME_BUCKETS) -> list[float | None]:
+    """The mean squared error on the target in each of ten equal parts of t in (0, 1], None where no t was drawn."""
+    t = np.concatenate([r.times.numpy() for r in reports])
+    errors = np.concatenate([r.squared_errors.double().numpy() for r in reports])
+    bucket = np.clip(np.ceil(t * buckets - 1e-9).astype(int) - 1, 0, buckets - 1)
+    sums, counts = np.bincount(bucket, errors, buckets), np.bincount(bucket, minlength=buckets)
+    return [float(s / c) if c else None for s, c in zip(sums, counts, strict=True)]
+
+
+def save_preview(run: RunFolder, config: Config, denoiser: Denoiser, shape: Sequence[int], step: int) -> Path:
+    """Sample previews/step-N.png from the same noise as always, and join all previews to previews/filmstrip.png."""
+    label = config.conditions.label
+    n, most = config.train.preview_pictures, denoiser.schedule.steps or config.train.preview_steps
+    pipeline = Pipeline(denoiser, shape, config.sample, label.classes if label else ())
+    pipeline = pipeline.with_settings(steps=min(config.train.preview_steps, most))
+    seeds = derive_seeds(PREVIEW_SEED, n)
+    last = last_state(pipeline.states(seeds, pipeline.choose_classes(n, None)))
+    path = run.path / "previews" / f"step-{step}.png"
+    save_png(path, grid(to_uint8(last.x_t), columns=n), {"step": step, "seeds": seeds} | pipeline.sampling_record())
+    save_filmstrip(run)
+    return path
+
+
+def save_filmstrip(run: RunFolder) -> None:
+    """Join the previews by step."""
+    from PIL import Image
+
+    found = sorted((int(path.stem.split("-")[1]), path) for path in (run.path / "previews").glob("step-*.png"))
+    rows = []
+    for step, path in found:
+        with Image.open(path) as image:
+            array = np.asarray(image)
+        rows.append((str(step), array[:, :, None] if array.ndim == 2 else array))
+    same = [row for row in rows if row[1].shape == rows[-1][1].shape]
+    save_png(run.path / "previews" / "filmstrip.png", filmstrip(same))
+
+
+def save_data_preview(run: RunFolder, data: PictureSet, n: int = 64) -> None:
+    """Draw some training pictures as the network sees them, spread over the set; ten classes stand in ten columns."""
+    n = min(n, len(data))
+    if data.labels is not None and len(data.classes) <= 16:
+        per_class = [np.flatnonzero(data.labels == i)[:6] for i in range(len(data.classes))]
+        rows = min((len(found) for found in per_class), default=0)
+        if rows:
+            indices = np.stack([found[:rows] for found in per_class], axis=1).ravel()
+            save_png(run.path / "data-preview.png", grid(data.pictures[indices], columns=len(data.classes)))
+            return
+    indices = np.linspace(0, len(data) - 1, n).astype(np.int64)
+    save_png(run.path / "data-preview.png", grid(data.pictures[indices], columns=math.ceil(math.sqrt(n))))
+
+
+def _tensorboard(path: Path) -> Any:
+    from ..errors import ConfigurationError
+
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ConfigurationError("train.tensorboard needs TensorBoard: pip install 'alphabar[tensorboard]'") from None
+    return SummaryWriter(path / "tensorboard")  # type: ignore[no-untyped-call]

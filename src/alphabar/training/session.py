@@ -1,0 +1,316 @@
+"""A training session: data, plan, loop and run folder tied together, as a generator that the caller watches and may stop."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..conditions.settings import ConditionSettings, LabelSettings
+from ..config import Config, finish, merge, preset_values, resolve, validate
+from ..data.load import DataReport, Progress, load_data
+from ..data.pictures import PictureSet
+from ..data.settings import DataSettings
+from ..errors import ConfigurationError, DataError, NonFiniteError, StorageError
+from ..model import count_parameters
+from ..runs.atomic import write_json
+from ..runs.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
+from ..runs.environment import describe_environment
+from ..runs.folder import RunFolder, check_free
+from .loop import StepReport, Trainer, TrainingData
+from .recorder import Recorder, save_data_preview, save_preview
+from .settings import RESUMABLE
+
+MEASURE_SECONDS, MEASURE_STEPS = 3.0, 20
+TIME_FOR_TRAINING = 0.92  # the rest of the minutes goes to previews, validation, checkpoints
+PREVIEWS = 12
+CACHE = Path("cache") / "pictures.npy"
+
+Overrides = Mapping[str, Any] | Sequence[str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is going to happen: printed before training starts."""
+
+    device: str
+    precision: str
+    threads: int
+    parameters: int
+    first_step: int
+    steps: int
+    epochs: float
+    seconds: float
+
+
+class Session:
+    """One sitting of a run. `run()` trains; `request_stop()` makes it save and end after the step at hand."""
+
+    def __init__(
+        self, out: Path, config: Config, train: TrainingData, held_out: TrainingData | None, report: DataReport | None, start: Checkpoint | None, seconds_per_step: float
+    ) -> None:
+        self.out, self.config, self.data, self.held_out, self.report, self.start = out, config, train, held_out, report, start
+        self.fingerprint = report.fingerprint if report else train.fingerprint()
+        self.trainer = Trainer(config, train)
+        if start is not None:
+            self.trainer.load_state(start.step, start.tensors("model"), start.tensors("ema"), start.tensors("optimizer"))
+        self.seconds_per_step = seconds_per_step
+        self.recorder: Recorder | None = None
+        self._stop = False
+        self._saved = self.trainer.steps_done if start else None
+
+    @property
+    def plan(self) -> Plan:
+        """Device, precision, size of the network, steps, epochs and the time that they should take."""
+        train, done = self.config.train, self.trainer.steps_done
+        left = max(0, (train.steps or 0) - done)
+        return Plan(
+            str(self.trainer.device), train.precision, torch.get_num_threads(), count_parameters(self.trainer.denoiser), done, train.steps or 0,
+            (train.steps or 0) * train.batch_size / len(self.data), left * self.seconds_per_step / TIME_FOR_TRAINING,
+        )  # fmt: skip
+
+    def request_stop(self) -> None:
+        """End after the step at hand, with a checkpoint."""
+        self._stop = True
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether the run ended before its last step."""
+        return self.trainer.steps_done < (self.config.train.steps or 0)
+
+    def run(self) -> Iterator[StepReport]:
+        """Train to train.steps, yielding a report a step. Closing the generator, an interrupt between steps, a stop request and
+        an error that left the weights whole all save a checkpoint first."""
+        run = self._open_folder()
+        self.recorder = recorder = Recorder(run, self.config)
+        whole = True
+        try:
+            if self.trainer.steps_done == 0:
+                self._preview(run)
+            while self.stopped_early and not self._stop:
+                whole = False
+                report = self.trainer.step()
+                whole = True
+                self._record(run, recorder, report)
+                yield report
+        except NonFiniteError as error:
+            whole = True
+            raise NonFiniteError(f"{error}. The state before this step is kept in {run.path}/checkpoints") from None
+        except StorageError:
+            whole = False  # there is nowhere to save to; the last checkpoint stands
+            raise
+        finally:
+            recorder.close()
+            if whole and self.trainer.steps_done and self._saved != self.trainer.steps_done:
+                self._save(run)
+        recorder.plot()
+
+    def _open_folder(self) -> RunFolder:
+        if self.start is not None:
+            run = RunFolder.open(self.out)
+            Recorder(run, self.config.model_copy(update={"train": self.config.train.model_copy(update={"tensorboard": False})})).rewind(self.start.step)
+        else:
+            run = RunFolder.create(self.out, " ".join(sys.argv))
+            write_json(run.path / "environment.json", describe_environment())
+            if isinstance(self.data, PictureSet):
+                save_data_preview(run, self.data)
+        run.write_config(self.config)
+        if self.report is not None:
+            write_json(run.path / "data.json", self.report.to_json())
+        return run
+
+    def _record(self, run: RunFolder, recorder: Recorder, report: StepReport) -> None:
+        train = self.config.train
+        if recorder.take(report):
+            with recorder.pause():
+                loss = None if self.held_out is None else self.trainer.validation_loss(self.held_out, train.validation_pictures)
+            recorder.write_line(loss)
+        with recorder.pause():
+            if report.step % (train.preview_every or report.steps) == 0 or report.step == report.steps:
+                self._preview(run)
+                recorder.plot()
+            if report.step % train.checkpoint_every == 0 or report.step == report.steps:
+                self._save(run)
+
+    def _preview(self, run: RunFolder) -> None:
+        if len(self.data.shape) == 3:
+            save_preview(run, self.config, self.trainer.ema.module, self.data.shape, self.trainer.steps_done)  # type: ignore[arg-type]
+
+    def _save(self, run: RunFolder) -> None:
+        step = self.trainer.steps_done
+        save_checkpoint(run, step, self.config, tuple(self.data.shape), self.fingerprint, self.trainer.state())
+        self._saved = step
+
+
+def train(data: str | Path | TrainingData, out: str | Path, **options: Any) -> Iterator[StepReport]:
+    """Train on a folder, an array file, a built-in set or your own data, into the run folder `out`. Options as in `prepare`.
+
+    Nothing happens until the generator is iterated; each item reports one step.
+    """
+    yield from prepare(data, out, **options).run()
+
+
+def prepare(
+    data: str | Path | TrainingData | None,
+    out: str | Path,
+    *,
+    preset: str | None = None,
+    steps: int | None = None,
+    minutes: float | None = None,
+    settings: Overrides = (),
+    config: str | Path | None = None,
+    resume: bool = False,
+    accept_changed_data: bool = False,
+    held_out: TrainingData | None = None,
+    progress: Progress | None = None,
+) -> Session:
+    """Read the data, settle every setting, measure the speed; return a session that is ready to run.
+
+    data: a source as in `alphabar train`, or an object with the methods of `TrainingData`, then `held_out` may be given too;
+    None with resume: what the run was made from. settings: {"train.batch_size": 64} or ["train.batch_size=64"], over those of
+    the file `config`, over those of the preset. Raises ConfigurationError, DataError or CheckpointError.
+    """
+    out = Path(out)
+    overrides = [f"{key}={value}" for key, value in settings.items()] if isinstance(settings, Mapping) else list(settings)
+    values = resolve(preset, Path(config) if config else None, overrides)
+    for key, value in (("steps", steps), ("minutes", minutes)):
+        if value is not None:
+            values = merge(values, {"train": {key: value} | ({"steps": None} if key == "minutes" else {})})
+    if resume:
+        return _resume(data, out, values, accept_changed_data, held_out, progress)
+    check_free(out)
+    source = _Data.read(data, held_out, values, out, progress)
+    settled = settle(source.config(values), source.train)
+    return Session(out, settled[0], source.train, source.held_out, source.report, None, settled[1])
+
+
+@dataclass(frozen=True)
+class _Data:
+    train: TrainingData
+    held_out: TrainingData | None
+    report: DataReport | None
+    settings: DataSettings | None
+
+    @classmethod
+    def read(cls, data: str | Path | TrainingData | None, held_out: TrainingData | None, values: Mapping[str, Any], out: Path, progress: Progress | None) -> _Data:
+        if data is not None and not isinstance(data, str | Path):
+            return cls(data, held_out, None, None)
+        wanted = dict(preset_free(values.get("data") or {}, values.get("preset")))
+        settings = validate(DataSettings, wanted | ({} if data is None else {"source": str(data)}))
+        loaded = load_data(settings, out / CACHE, progress)
+        return cls(loaded.train, loaded.held_out, loaded.report, loaded.settings)
+
+    def config(self, values: Mapping[str, Any]) -> Config:
+        """The configuration with what the data says filled in."""
+        filled = dict(values)
+        if self.settings is not None:
+            filled["data"] = self.settings.model_dump()
+        if isinstance(self.train, PictureSet) and self.train.labels is not None:
+            label = (values.get("conditions") or {}).get("label") or {}
+            filled["conditions"] = ConditionSettings(label=LabelSettings(**{**label, "classes": self.train.classes})).model_dump()
+        return finish(filled, self.train.shape[1:] or (1,))
+
+
+def preset_free(data: Mapping[str, Any], preset: str | None) -> dict[str, Any]:
+    """The data settings with those of a named preset under them ("auto" has none)."""
+    return dict(data) if preset in (None, "auto") else merge(preset_values(str(preset)).get("data", {}), data)
+
+
+def settle(config: Config, data: TrainingData) -> tuple[Config, float]:
+    """Fill in what only the machine can tell: threads, and the number of steps that fit into the minutes. Returns the speed too."""
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    config = with_train(config, threads=torch.get_num_threads())
+    seconds = measure_step(config, data)
+    steps = config.train.steps or max(1, int(config.train.minutes * 60 * TIME_FOR_TRAINING / seconds))
+    return with_train(config, steps=steps, preview_every=config.train.preview_every or max(1, steps // PREVIEWS)), seconds
+
+
+def with_train(config: Config, **changes: Any) -> Config:
+    """The configuration with other training settings."""
+    return config.model_copy(update={"train": config.train.model_copy(update=changes)})
+
+
+def measure_step(config: Config, data: TrainingData) -> float:
+    """Seconds of one optimizer step, the median of some on a trainer that is thrown away."""
+    if len(data) == 0:
+        raise DataError("there is nothing to train on: all pictures are held out; lower data.held_out")
+    trainer = Trainer(config, data)
+    began, taken = time.monotonic(), []
+    while len(taken) < 2 or (time.monotonic() - began < MEASURE_SECONDS and len(taken) < MEASURE_STEPS):
+        start = time.monotonic()
+        trainer.step()
+        taken.append(time.monotonic() - start)
+        if taken[0] > MEASURE_SECONDS:
+            break
+    warm = sorted(taken[1:] or taken)
+    return warm[len(warm) // 2]
+
+
+def _resume(
+    data: str | Path | TrainingData | None, out: Path, values: Mapping[str, Any], accept_changed_data: bool, held_out: TrainingData | None, progress: Progress | None
+) -> Session:
+    run = RunFolder.open(out)
+    start = open_checkpoint(run.latest_checkpoint())
+    for part in ("model", "ema", "optimizer"):
+        start.tensors(part)  # a damaged file is found before the data is read
+    saved = start.config.model_dump()
+    saved_data = saved["data"] if start.config.data.source else {}
+    source = _Data.read(data, held_out, {"data": merge(saved_data, values.get("data") or {})}, out, progress)
+    fingerprint = source.report.fingerprint if source.report else source.train.fingerprint()
+    if fingerprint != start.fingerprint and not accept_changed_data:
+        raise DataError(f"the data differs from what {out} was trained on; give the same data, or --accept-changed-data to go on with what is there")
+    if tuple(source.train.shape) != start.shape:
+        raise DataError(f"the data has shape {tuple(source.train.shape)}, the run {start.shape}; give data of the same shape")
+    check_classes(source.train, start.config)
+    config = changed_config(start.config, values)
+    minutes = (values.get("train") or {}).get("minutes")
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    seconds = measure_step(config, source.train)
+    if minutes is not None:
+        config = with_train(config, steps=start.step + max(1, int(minutes * 60 * TIME_FOR_TRAINING / seconds)))
+    if start.step >= (config.train.steps or 0):
+        raise ConfigurationError(f"{out} has reached its {config.train.steps} steps already; give more --steps or --minutes to go on")
+    if source.settings is not None:
+        config = config.model_copy(update={"data": config.data.model_copy(update={"source": source.settings.source, "path": source.settings.path})})
+    return Session(out, config, source.train, source.held_out, source.report, start, seconds)
+
+
+def check_classes(data: TrainingData, config: Config) -> None:
+    """Raise DataError if the data's classes are not those that the run was trained with."""
+    label = config.conditions.label
+    classes = data.classes if isinstance(data, PictureSet) else label.classes if label else []
+    if classes != (label.classes if label else []):
+        raise DataError(f"the data's classes ({', '.join(classes) or 'none'}) are not those of the run; give data with the same classes")
+
+
+def changed_config(config: Config, values: Mapping[str, Any]) -> Config:
+    """The saved configuration with the changes that a resumed run may make. Raises ConfigurationError for any other."""
+    saved = config.model_dump()
+    changes = {key: value for key, value in values.items() if key != "data"}
+    if changes.get("preset") in ("auto", config.preset):
+        changes.pop("preset")
+    if isinstance(changes.get("train"), Mapping) and changes["train"].get("steps", 0) is None:
+        changes["train"] = {key: value for key, value in changes["train"].items() if key != "steps"}
+    changed = validate(Config, merge(saved, changes))
+    for section, value in changed.model_dump().items():
+        for key in [key for key in value if value[key] != saved[section].get(key)] if isinstance(value, dict) else [""] * (value != saved[section]):
+            if section != "train" or key not in RESUMABLE:
+                name = f"{section}.{key}".rstrip(".")
+                raise ConfigurationError(f"{name} cannot change when a run goes on (it would be another run); it may only for: train.{', train.'.join(sorted(RESUMABLE))}")
+    return changed
+
+
+def remove_cache(out: Path) -> None:
+    """Remove the decoded pictures beside a run; with nothing else there, the folder too."""
+    shutil.rmtree(out / CACHE.parent, ignore_errors=True)
+    if out.is_dir() and not any(out.iterdir()):
+        out.rmdir()
+
