@@ -12,11 +12,11 @@ class AlphabarError(Exception):
     exit_code = 2
 
 
-class ConfigurationError(AlphabarError, ValueError):
+class ConfigurationError(AlphabarError):
     """A setting, an option or an argument that cannot be used."""
 
 
-class DataError(AlphabarError, ValueError):
+class DataError(AlphabarError):
     """Data that cannot be read or does not fit."""
 
 

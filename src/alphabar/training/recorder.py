@@ -55,6 +55,7 @@ class Recorder:
             "gradient_norm": float(np.mean([r.gradient_norm for r in reports])),
             "learning_rate": reports[-1].learning_rate,
             "images_per_second": len(reports) * self.config.train.batch_size / max(seconds, 1e-9),
+            "steps_per_second": len(reports) / max(seconds, 1e-9),
             "time": time.time(),
         }
         self.run.append_metrics(row)

@@ -1,0 +1,59 @@
+"""`alphabar demo`: from nothing to new digits in a few minutes on a CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ..training.session import Session
+
+MINUTES, FULL_STEPS = 1.8, 1500
+GRID, ANIMATED = 100, 20
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The run folder to make.")] = Path("runs/demo"),
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps. Default: 1500, or fewer if they would take longer than 1.8 minutes.")] = None,
+) -> None:
+    """Train a class-conditional model on the embedded handwritten digits and make new ones, in under three minutes on two cores."""
+    from .train import describe_session
+    from .watch import console, watch
+
+    session = prepare_demo(out, steps)
+    describe_session(session)
+    watch(session)
+    if session.stopped_early:
+        console.print(f"stopped at step {session.trainer.steps_done}; go on with: alphabar train --out {out} --resume", markup=False)
+        return
+    make_pictures(out)
+    console.print(f"\nYour new digits: {out / 'samples.png'}", markup=False)
+    console.print(f"Their way from noise: {out / 'denoising.webp'}; while training: {out / 'previews' / 'filmstrip.png'}", markup=False)
+    console.print(f"The data: {out / 'data-preview.png'}; the loss: {out / 'loss.png'}\n\nNext, try:", markup=False)
+    console.print(f"  alphabar sample {out} -n 64 --class 7 --out sevens.png", markup=False)
+    console.print(f"  alphabar info {out}", markup=False)
+    console.print("  alphabar train FOLDER-OF-YOUR-PICTURES --out runs/mine --minutes 30", markup=False)
+
+
+def prepare_demo(out: Path, steps: int | None) -> Session:
+    """A session on the digits: the given steps, or the full number if it fits into the time."""
+    from ..training.session import prepare
+
+    return prepare("digits", out, preset="tiny", steps=steps, minutes=None if steps else MINUTES)
+
+
+def make_pictures(out: Path) -> None:
+    """samples.png and denoising.webp from the finished run."""
+    from ..images import save_animation
+    from ..pipeline import load
+    from ..randomness import derive_seeds
+    from .sample import animation_frames
+    from .watch import sampling_bar
+
+    pipeline = load(out)
+    with sampling_bar(1, pipeline.steps) as update:
+        pipeline.sample(GRID, on_state=update).save(out / "samples.png")
+    seeds = derive_seeds(1, ANIMATED)
+    save_animation(out / "denoising.webp", animation_frames(pipeline, seeds, pipeline.choose_classes(ANIMATED, None)))
