@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..conditions.base import Cond
 from ..denoiser import DenoiserLike
-from ..randomness import normal
+from ..randomness import normal_rows
 
 Noise = Callable[[], Tensor]
 
@@ -67,4 +67,4 @@ def last_state(states: Iterator[SampleState]) -> SampleState:
 
 def seeded_noise(seeds: Sequence[int], shape: Sequence[int], step: int) -> Tensor:
     """z (len(seeds), *shape) ~ N(0, I) for one step, each row keyed by its own seed."""
-    return torch.stack([normal(shape, seed, "sample", step) for seed in seeds])
+    return normal_rows(shape, [(seed, "sample", step) for seed in seeds])
