@@ -37,14 +37,14 @@ class Config(Settings):
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # For pictures up to 16 pixels: half a million parameters, learns the digits in two minutes on two cores.
+    # For pictures up to 16 pixels: 0.7 M parameters, learns the digits in two minutes on two cores.
     "tiny": {
-        "network": {"channels": [32, 64], "blocks": 2, "attention": [False, True], "groups": 8},
+        "network": {"channels": [32, 64], "blocks": 1, "attention": [False, True], "groups": 8},
         "train": {"learning_rate": 2e-3, "minutes": 2.0},
     },
-    # For 28 to 64 pixels on a CPU: recognisable Fashion-MNIST in half an hour on two cores.
+    # For 28 to 64 pixels on a CPU: 1.5 M parameters, recognisable Fashion-MNIST in half an hour on two cores.
     "small": {
-        "network": {"channels": [32, 64, 128], "blocks": 1, "attention": [False, False, True], "groups": 8},
+        "network": {"channels": [24, 48, 96], "blocks": 1, "attention": [False, False, True], "groups": 8},
         "train": {"learning_rate": 1e-3, "batch_size": 64},
     },
     # The 35.7 M network and the training of Ho et al. 2020 on CIFAR-10 (app. B); made for a GPU.

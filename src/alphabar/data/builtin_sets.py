@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import zlib
 from importlib.resources import files
 from pathlib import Path
 
@@ -18,10 +19,13 @@ IDX_UINT8 = 8
 
 def load_digits(path: str | None = None) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """1,797 handwritten digits, 8x8 grey: (N, 8, 8, 1) uint8, labels (N,) int64, class names. Ships with alphabar (CC BY 4.0)."""
-    raw = Path(path).read_bytes() if path else files("alphabar.data").joinpath("builtin/digits.csv.gz").read_bytes()
-    rows = np.array([line.split(",") for line in gzip.decompress(raw).decode().split()], dtype=np.float64)
-    pictures = np.round(rows[:, :64] * 255 / 16).astype(np.uint8).reshape(-1, 8, 8, 1)
-    return pictures, rows[:, 64].astype(np.int64), [str(digit) for digit in range(10)]
+    file = Path(path) if path else files("alphabar.data").joinpath("builtin/digits.csv.gz")
+    try:
+        rows = np.array([line.split(",") for line in gzip.decompress(file.read_bytes()).decode().split()], dtype=np.float64)
+        pictures = np.round(rows[:, :64] * 255 / 16).astype(np.uint8).reshape(-1, 8, 8, 1)
+        return pictures, rows[:, 64].astype(np.int64), [str(digit) for digit in range(10)]
+    except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
+        raise DataError(f"{file} is not the digits as alphabar keeps them (.csv.gz): {error}; leave data.path out for those that ship with it") from None
 
 
 def load_fashion_mnist(path: str | None = None, part: str = "train") -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -29,9 +33,14 @@ def load_fashion_mnist(path: str | None = None, part: str = "train") -> tuple[np
 
     Looks in `path` or where Debian's package puts it, for the four idx files, with or without .gz. Raises DataError if absent.
     """
-    folder = Path(path) if path else FASHION_MNIST_FOLDER
+    folder = Path(path).expanduser() if path else FASHION_MNIST_FOLDER
     pictures = read_idx(find_idx(folder, f"{part}-images-idx3-ubyte"))
     labels = read_idx(find_idx(folder, f"{part}-labels-idx1-ubyte"))
+    if pictures.ndim != 3 or labels.shape != pictures.shape[:1] or (labels >= len(FASHION_MNIST_CLASSES)).any():
+        raise DataError(
+            f"the {part} files in {folder} do not fit together: pictures {pictures.shape}, labels {labels.shape}; "
+            f"expected (N, 28, 28) and (N,) below {len(FASHION_MNIST_CLASSES)}; download them again"
+        )
     return pictures[..., None], labels.astype(np.int64), list(FASHION_MNIST_CLASSES)
 
 
@@ -56,8 +65,8 @@ def read_idx(path: Path) -> np.ndarray:
         if kind != IDX_UINT8:
             raise ValueError(f"type {kind:#x} instead of bytes")
         return np.frombuffer(raw, np.uint8, offset=4 + 4 * dims).reshape(shape)
-    except (OSError, EOFError, ValueError, IndexError, struct.error) as error:
-        raise DataError(f"{path} is not a whole idx file: {error}") from None
+    except (OSError, EOFError, ValueError, IndexError, struct.error, zlib.error) as error:
+        raise DataError(f"{path} is not a whole idx file: {error}; download it again") from None
 
 
 BUILTIN_SETS = {"digits": load_digits, "fashion-mnist": load_fashion_mnist}

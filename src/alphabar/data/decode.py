@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageColor, ImageOps
+from PIL import ExifTags, Image, ImageColor, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
-from ..errors import ConfigurationError, DataError
+from ..errors import AlphabarError, ConfigurationError, DataError
 
-EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif", ".jp2", ".tga", ".ico"}
+EXTENSIONS = {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif", ".jp2", ".tga", ".ico"}
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA", "ICO")
+SIXTEEN_BIT_FORMATS = {"PNG", "PPM"}  # in mode I, Pillow gives their values in 0..65535 always
 GREY_MODES = {"1", "L", "I", "F"}
 PIL_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
@@ -32,14 +38,13 @@ class Header:
 
 def read_header(path: Path) -> Header:
     """The header of a picture file. Raises DataError if it is not a readable picture."""
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):
-                width, height = height, width
-            return Header(height, width, image.mode, getattr(image, "n_frames", 1))
-    except Exception as error:  # Pillow's plugins raise many kinds for damaged files
-        raise DataError(f"cannot be read as a picture: {reason(error)}") from None
+    with _opened(path) as image:
+        # Pillow gives the size of a TIFF as shown or as stored, by its version; all other kinds as stored
+        width, height = (image.tag_v2[256], image.tag_v2[257]) if isinstance(image, TiffImageFile) else image.size
+        if image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
+            width, height = height, width
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a phone's photo with its preview behind it
+        return Header(height, width, image.mode, frames)
 
 
 def read_picture(path: Path, size: tuple[int, int], channels: int, background: str = "white") -> np.ndarray:
@@ -48,20 +53,40 @@ def read_picture(path: Path, size: tuple[int, int], channels: int, background: s
 
     Raises DataError if the file is damaged.
     """
+    with _opened(path) as image:
+        image.draft(None, (2 * max(size), 2 * max(size)))  # JPEG only: decode at a fraction, never below twice the size
+        ImageOps.exif_transpose(image, in_place=True)
+        return fit(to_channels(to_8_bit(image), channels, background), size)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The picture, not decoded yet. Whatever Pillow raises from here on becomes a DataError."""
     try:
-        with Image.open(path) as image:
-            image.draft(None, (2 * size[1], 2 * size[0]))  # JPEG only: decode at a fraction, never below twice the size
-            image.load()
-            return fit(to_channels(ImageOps.exif_transpose(to_8_bit(image)), channels, background), size)
-    except DataError:
+        if not path.is_file():
+            raise DataError("is a folder" if path.is_dir() else "is a broken link" if path.is_symlink() else "is no file")
+        # from a stream, as Pillow maps an uncompressed file into memory by its name and then mixes up rows of rotated TIFFs
+        with path.open("rb") as stream, Image.open(stream, formats=_formats()) as image:
+            yield image
+    except AlphabarError:
         raise
-    except Exception as error:
+    except Exception as error:  # Pillow's plugins raise many kinds for damaged files
         raise DataError(f"cannot be read as a picture: {reason(error)}") from None
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of FORMATS that this Pillow reads. Others stay shut: PostScript, for one, would be run by Ghostscript."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def reason(error: Exception) -> str:
     """A short cause without the file's path (which the report gives)."""
-    return (str(error).split(" '/")[0].splitlines() or [""])[0] or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):
+        return "it has no known picture format"
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return text.partition("\n")[0] or type(error).__name__
 
 
 def to_8_bit(image: Image.Image) -> Image.Image:
@@ -70,7 +95,7 @@ def to_8_bit(image: Image.Image) -> Image.Image:
     16-bit values are divided by 257. Mode I with values above 65535 and mode F with values above 255 are ambiguous: DataError.
     """
     if image.mode.startswith("I;16"):
-        return _grey(np.asarray(image).astype(np.float64) / 257, image)
+        return _grey(np.asarray(image).astype(np.float64) / 257)
     if image.mode not in ("I", "F"):
         return image
     values = np.asarray(image).astype(np.float64)
@@ -78,16 +103,14 @@ def to_8_bit(image: Image.Image) -> Image.Image:
     if not np.isfinite(low + high) or low < 0 or high > 65535:
         raise DataError(f"has values from {low:g} to {high:g} in mode {image.mode}; save it as 8 or 16 bit")
     if image.mode == "I":
-        return _grey(values / 257 if high > 255 or image.format == "PNG" else values, image)
+        return _grey(values / 257 if high > 255 or image.format in SIXTEEN_BIT_FORMATS else values)
     if high > 255:
         raise DataError(f"has float values up to {high:g}; save it as 8 or 16 bit")
-    return _grey(values * 255 if high <= 1 else values, image)
+    return _grey(values * 255 if high <= 1 else values)
 
 
-def _grey(values: np.ndarray, original: Image.Image) -> Image.Image:
-    image = Image.fromarray(np.round(values).astype(np.uint8))
-    image.info = {k: v for k, v in original.info.items() if k == "exif"}
-    return image
+def _grey(values: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.round(values).astype(np.uint8))
 
 
 def to_channels(image: Image.Image, channels: int, background: str) -> Image.Image:

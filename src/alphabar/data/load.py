@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
+import shutil
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigurationError, DataError, nearest
+from ..errors import ConfigurationError, DataError, StorageError, nearest
 from ..randomness import permutation
 from .builtin_sets import BUILTIN_SETS
-from .decode import Header, fit, read_header, read_picture
+from .decode import Header, background_colour, fit, read_header, read_picture
 from .near_duplicates import components, near_duplicates
-from .pictures import PictureSet
+from .pictures import PictureSet, Rows
 from .settings import DataSettings
 from .sources import PictureFile, list_pictures, read_array
 
@@ -99,9 +103,9 @@ def load_data(settings: DataSettings, cache: Path | None = None, progress: Progr
 
 
 def subset(data: PictureSet, mask: np.ndarray) -> PictureSet:
-    """The pictures that mask (N,) bool marks; a memory-mapped array stays one if all or none are left out."""
+    """The pictures that mask (N,) bool marks; of a memory-mapped array nothing is read."""
     indices = mask.nonzero()[0]
-    pictures = data.pictures if mask.all() else data.pictures[indices]
+    pictures = Rows(data.pictures, indices) if isinstance(data.pictures, np.memmap) else data.pictures[indices]
     labels = None if data.labels is None else data.labels[indices]
     return PictureSet(pictures, labels, data.classes, [data.names[i] for i in indices])
 
@@ -111,11 +115,14 @@ def _read_source(settings: DataSettings, report: DataReport, cache: Path | None,
         pictures, labels, classes = BUILTIN_SETS[settings.source](settings.path)
         return _from_array(settings, report, pictures, labels, classes)
     path = Path(settings.source).expanduser()
-    if path.is_file() and path.suffix in (".npy", ".npz"):
+    if path.is_file() and path.suffix.lower() in (".npy", ".npz"):
         pictures, labels = read_array(path)
         return _from_array(settings, report, pictures, labels, None)
     if path.is_dir():
-        return _from_folder(settings, report, path, cache, progress)
+        background_colour(settings.background)
+        with warnings.catch_warnings():  # what matters is in the report; the rest is about odd tags
+            warnings.simplefilter("ignore")
+            return _from_folder(settings, report, path, cache, progress)
     what = "is not a folder, .npy or .npz file" if path.exists() else "does not exist"
     raise DataError(f"data {settings.source!r} {what}; give a folder of pictures, an array file, or a built-in set ({nearest(settings.source, BUILTIN_SETS)})")
 
@@ -135,7 +142,7 @@ def _from_array(settings: DataSettings, report: DataReport, pictures: np.ndarray
 def _resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     from PIL import Image
 
-    return np.concatenate([fit(Image.fromarray(channel), size) for channel in np.moveaxis(picture, -1, 0)], axis=2)
+    return fit(Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else np.ascontiguousarray(picture)), size)
 
 
 def _from_folder(settings: DataSettings, report: DataReport, folder: Path, cache: Path | None, progress: Progress) -> _Source:
@@ -199,9 +206,12 @@ def _decode(
 def allocate(shape: tuple[int, ...], memory_gb: float | None, cache: Path | None) -> np.ndarray:
     """A uint8 array in memory if it fits, otherwise memory-mapped from the file `cache`."""
     limit = memory_gb * 1e9 if memory_gb else available_memory() / 4
-    if cache is None or np.prod(shape, dtype=np.float64) <= limit:
+    if cache is None or math.prod(shape) <= limit:
         return np.empty(shape, np.uint8)
     cache.parent.mkdir(parents=True, exist_ok=True)
+    needed, free = math.prod(shape), shutil.disk_usage(cache.parent).free
+    if needed > free:
+        raise StorageError(f"{cache}: the decoded pictures need {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free; make room, or lower data.size")
     return np.lib.format.open_memmap(cache, mode="w+", dtype=np.uint8, shape=shape)
 
 
@@ -252,7 +262,7 @@ def _labels(settings: DataSettings, source: _Source) -> tuple[np.ndarray | None,
 
 
 def _natural(name: str) -> tuple[int, float, str]:
-    return (0, float(name), name) if name.lstrip("-").isdigit() else (1, 0.0, name)
+    return (0, float(name), name) if re.fullmatch(r"-?\d+(\.\d+)?", name) else (1, 0.0, name)
 
 
 def _column(source: _Source, column: str, option: str) -> list[Any]:
@@ -269,22 +279,38 @@ def _column(source: _Source, column: str, option: str) -> list[Any]:
 
 
 def _held_out(settings: DataSettings, source: _Source, pairs: np.ndarray) -> np.ndarray:
-    """Which pictures (N,) bool are held out. Near-duplicates, and pictures of one group, stay on one side."""
+    """Which pictures (N,) bool are held out: those in held_out_folder, or about a fraction of all.
+
+    By fraction, near-duplicates and pictures of one group stay on one side, and one picture at least is left for training.
+    """
     n = len(source.names)
     if settings.held_out_folder is not None:
         mask = np.array([settings.held_out_folder in Path(name).parts[:-1] for name in source.names])
         if mask.all() or not mask.any():
             raise DataError(f"data.held_out_folder = {settings.held_out_folder!r} holds {int(mask.sum())} of {n} pictures; it must hold some and not all")
         return mask
-    groups = components(n, pairs)
     if settings.group is not None:
-        values: dict[Any, int] = {}
-        for i, value in enumerate(_column(source, settings.group, "data.group")):
-            pairs = np.concatenate([pairs, [[values.setdefault(value, i), i]]])
-        groups = components(n, pairs)
-    wanted = round(settings.held_out * n)
-    names = np.unique(groups)
-    sizes = np.bincount(groups, minlength=n)[names]
-    order = permutation(len(names), "held-out")
-    taken = order[: int(np.searchsorted(np.cumsum(sizes[order]), wanted, side="right"))]
-    return np.isin(groups, names[taken])
+        first: dict[str, int] = {}
+        links = [(first.setdefault(str(value), i), i) for i, value in enumerate(_column(source, settings.group, "data.group"))]
+        pairs = np.concatenate([pairs, links])
+    groups = components(n, pairs)
+    wanted = min(round(settings.held_out * n), n - 1)
+    taken = _pick_groups(groups, wanted)
+    if settings.group is not None and wanted and not taken:
+        smallest = np.unique(groups, return_counts=True)[1].min()
+        raise DataError(
+            f"data.held_out = {settings.held_out:g} is {wanted} of {n} pictures, but the smallest group of column {settings.group!r} (with near-duplicates) "
+            f"has {smallest}; raise data.held_out, or set it to 0 to hold nothing out"
+        )
+    return np.isin(groups, taken)
+
+
+def _pick_groups(groups: np.ndarray, wanted: int) -> list[int]:
+    """Numbers out of groups (N,), in a fixed random order, as long as they have at most `wanted` pictures together."""
+    names, sizes = np.unique(groups, return_counts=True)
+    taken = []
+    for k in permutation(len(names), "held-out"):
+        if sizes[k] <= wanted:
+            taken.append(int(names[k]))
+            wanted -= int(sizes[k])
+    return taken

@@ -20,10 +20,29 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Some rows of an array (N, ...), fetched when they are asked for, so that a memory-mapped array stays on the disk."""
+
+    array: np.ndarray
+    indices: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape that the rows would have as an array."""
+        return len(self), *self.array.shape[1:]
+
+    def __getitem__(self, which: np.ndarray | slice) -> np.ndarray:
+        return self.array[self.indices[which]]
+
+
+@dataclass(frozen=True)
 class PictureSet:
     """pictures (N, H, W, C) uint8, in memory or memory-mapped; labels (N,) int64 into `classes`, or None; a name each."""
 
-    pictures: np.ndarray
+    pictures: np.ndarray | Rows
     labels: np.ndarray | None = None
     classes: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)

@@ -51,4 +51,6 @@ class DataSettings(Settings):
     def _check(self) -> DataSettings:
         if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
             raise ConfigurationError(f"data.size must be height and width, each 1 or more, got {self.size}")
+        if self.group is not None and self.held_out_folder is not None:
+            raise ConfigurationError("data.group and data.held_out_folder both say how to split; set one of them")
         return self

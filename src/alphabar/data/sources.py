@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-import zipfile
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from ..errors import DataError
 from .decode import EXTENSIONS
 
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl")
+HIDDEN = (".", "__MACOSX")
+EXPECTED_VALUES = "expected uint8, uint16 up to 65535, bool, integers in 0..255, or floats in [0, 1] or [-1, 1]"
+UNCLEAR_LOW = -0.1  # floats from just below 0 are neither: stretched from [-1, 1] they would come out grey
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,31 @@ def list_pictures(folder: Path) -> tuple[list[PictureFile], int]:
     rows = read_metadata(folder)
     if rows is not None:
         return [PictureFile(folder / name, name, row) for name, row in rows], 0
-    found = sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.relative_to(folder).as_posix())
-    visible = [path for path in found if not any(part.startswith((".", "__MACOSX")) for part in path.relative_to(folder).parts)]
-    pictures = [PictureFile(path, path.relative_to(folder).as_posix()) for path in visible if path.suffix.lower() in EXTENSIONS]
+    found = [PurePosixPath(name) for name in sorted(_names_below(folder))]
+    pictures = [PictureFile(folder / name, str(name)) for name in found if name.suffix.lower() in EXTENSIONS]
     if not pictures:
-        kinds = ", ".join(sorted({path.suffix.lower() or path.name for path in visible})[:8]) or "nothing"
+        kinds = ", ".join(sorted({name.suffix.lower() or name.name for name in found})[:8]) or "nothing"
         raise DataError(f"no pictures in {folder} (found: {kinds}); alphabar reads {', '.join(sorted(EXTENSIONS))}")
-    return pictures, len(visible) - len(pictures)
+    return pictures, len(found) - len(pictures)
+
+
+def _names_below(folder: Path) -> Iterator[str]:
+    """What is not hidden and is a file, a broken link, or a folder called like a picture (which the report should name).
+
+    Links to folders outside are followed; each folder is visited once, under its own name if it lies inside.
+    """
+    top, visited = os.path.realpath(folder), set()
+    for root, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        real = os.path.realpath(root)
+        again = real in visited or (os.path.islink(root) and real.startswith(top + os.sep))
+        visited.add(real)
+        folders[:] = [] if again else sorted(name for name in folders if not name.startswith(HIDDEN))
+        found = [] if again else files + [name for name in folders if PurePosixPath(name).suffix.lower() in EXTENSIONS]
+        yield from ((Path(root) / name).relative_to(folder).as_posix() for name in found if not name.startswith(HIDDEN))
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(f"cannot look into {error.filename}: {error.strerror}; allow reading it, or move it out of the data")
 
 
 def read_metadata(folder: Path) -> list[tuple[str, dict[str, Any]]] | None:
@@ -57,8 +79,10 @@ def read_metadata(folder: Path) -> list[tuple[str, dict[str, Any]]] | None:
     for name in METADATA_NAMES:
         path = folder / name
         if path.is_file():
-            rows = _read_rows(path)
-            return [(_checked_name(row, path, line), row) for line, row in rows]
+            rows = [(_checked_name(row, path, line), row) for line, row in _read_rows(path)]
+            if not rows:
+                raise DataError(f"{path} lists no pictures; give it a row for each, or remove it to take all pictures of the folder")
+            return rows
     return None
 
 
@@ -66,7 +90,8 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             if path.suffix == ".csv":
-                return list(enumerate(csv.DictReader(stream), start=2))
+                reader = csv.DictReader(stream)
+                return [(reader.line_num, row) for row in reader]
             return [(line, json.loads(text)) for line, text in enumerate(stream, start=1) if text.strip()]
     except (OSError, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
         raise DataError(f"cannot read {path}: {error}") from None
@@ -75,9 +100,12 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
 def _checked_name(row: Any, path: Path, line: int) -> str:
     name = row.get("file_name") if isinstance(row, dict) else None
     if not isinstance(name, str) or not name:
-        raise DataError(f"{path}, line {line}: no 'file_name'; each row needs one, relative to the folder")
+        found = ", ".join(str(key) for key in row) if isinstance(row, dict) else json.dumps(row)
+        raise DataError(f"{path}, line {line}: no 'file_name' (found: {found}); each row needs one, relative to the folder")
+    if None in row:
+        raise DataError(f"{path}, line {line}: more values than the header has columns; put quotes around a value with commas in it")
     posix = PurePosixPath(name.replace("\\", "/"))
-    if posix.is_absolute() or ".." in posix.parts or ":" in posix.parts[0]:
+    if posix.is_absolute() or ".." in posix.parts or PureWindowsPath(name).drive:
         raise DataError(f"{path}, line {line}: file_name {name!r} leads out of the folder; give a path inside it")
     return str(posix)
 
@@ -89,17 +117,24 @@ def read_array(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     (N, H, W) is grey; (N, C, H, W) is recognised by its small second dimension. uint8 as it is, uint16 / 257, floats of
     [0, 1] or [-1, 1] scaled. Raises DataError for anything else.
     """
-    try:
-        loaded = np.load(path, mmap_mode="r" if path.suffix == ".npy" else None, allow_pickle=False)
-        arrays = {"images": loaded} if isinstance(loaded, np.ndarray) else {key: loaded[key] for key in loaded.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"cannot read arrays from {path}: {error}") from None
+    arrays = _read_arrays(path)
     key = next((k for k in ("images", "x") if k in arrays), None) or _only_pictures(arrays, path)
     labels = arrays.get("labels", arrays.get("y"))
     pictures = _channels_last(arrays[key], path)
     if labels is not None and labels.shape != (len(pictures),):
         raise DataError(f"{path}: {len(pictures)} pictures but labels of shape {labels.shape}; expected ({len(pictures)},)")
     return to_uint8_values(pictures, str(path)), labels
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        loaded = np.load(path, mmap_mode="r" if path.suffix.lower() == ".npy" else None, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"images": loaded}
+        with loaded:
+            return {key: array for key in loaded.files if isinstance(array := loaded[key], np.ndarray)}
+    except Exception as error:  # numpy, zipfile and zlib raise many kinds for damaged files
+        raise DataError(f"cannot read arrays from {path}: {error}") from None
 
 
 def _only_pictures(arrays: dict[str, np.ndarray], path: Path) -> str:
@@ -122,16 +157,20 @@ def _channels_last(array: np.ndarray, path: Path) -> np.ndarray:
 
 def to_uint8_values(array: np.ndarray, name: str) -> np.ndarray:
     """Picture values of any usual type as uint8. Raises DataError for an unclear range."""
+    kind = array.dtype.kind
     if array.dtype == np.uint8:
         return array
-    if array.dtype == np.uint16:
-        return np.round(array / 257).astype(np.uint8)
-    if array.dtype == bool:
+    if kind == "b":
         return array.astype(np.uint8) * 255
-    values = np.asarray(array, dtype=np.float32)
-    low, high = float(values.min()), float(values.max())
-    if np.issubdtype(array.dtype, np.integer) and low >= 0 and high <= 255:
-        return values.astype(np.uint8)
-    if np.issubdtype(array.dtype, np.floating) and low >= -1 and high <= 1:
+    if kind not in "iuf":
+        raise DataError(f"{name}: values of type {array.dtype}; {EXPECTED_VALUES}")
+    low, high = float(np.float32(array.min())), float(np.float32(array.max()))
+    sixteen_bit = kind == "u" and array.dtype.itemsize == 2
+    if sixteen_bit and high > 255:  # otherwise they are 8-bit values in a wider type, which would come out black
+        return np.round(array / 257).astype(np.uint8)
+    if kind in "iu" and not sixteen_bit and low >= 0 and high <= 255:
+        return array.astype(np.uint8)
+    if kind == "f" and -1 <= low and high <= 1 and not UNCLEAR_LOW < low < 0:
+        values = np.asarray(array, dtype=np.float32)
         return np.round((values + 1) * 127.5 if low < 0 else values * 255).astype(np.uint8)
-    raise DataError(f"{name}: values of type {array.dtype} from {low:g} to {high:g}; expected uint8, uint16, or floats in [0, 1] or [-1, 1]")
+    raise DataError(f"{name}: values of type {array.dtype} from {low:g} to {high:g}; {EXPECTED_VALUES}")
