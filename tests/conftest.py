@@ -6,6 +6,15 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _short_speed_measurement(monkeypatch):
+    """A session measures its speed first; for tests, two steps will do."""
+    from alphabar.training import session
+
+    monkeypatch.setattr(session, "MEASURE_SECONDS", 0.05)

@@ -17,7 +17,6 @@ from .networks.settings import NetworkSettings, UNetSettings
 from .settings import DiffusionSettings, LossSettings, SampleSettings, ScheduleSettings, Settings
 from .training.settings import TrainSettings
 
-
 S = TypeVar("S", bound=Settings)
 
 
@@ -69,7 +68,10 @@ def auto_preset(size: Sequence[int]) -> str:
 
 
 def resolve(
-    preset: str | None = None, file: Path | None = None, overrides: Sequence[str] = (), base: Mapping[str, Any] | None = None
+    preset: str | None = None,
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+    base: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The settings as nested values: `base`, then what the file says, then `key=value` overrides; each over the ones before.
 
@@ -104,7 +106,11 @@ def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
     """Nested values with those of `high` laid over `low`; lists are replaced whole."""
     out = dict(low)
     for key, value in high.items():
-        out[key] = merge(out.get(key) or {}, value) if isinstance(value, Mapping) and isinstance(out.get(key, {}), Mapping) else value
+        out[key] = (
+            merge(out.get(key) or {}, value)
+            if isinstance(value, Mapping) and isinstance(out.get(key, {}), Mapping)
+            else value
+        )
     return out
 
 
@@ -116,14 +122,18 @@ def parse_override(text: str) -> dict[str, Any]:
         raise ConfigurationError(f"--set takes key=value, for example train.batch_size=64; got {text!r}")
     known = {name for name, _ in all_fields()}
     if key not in known:
-        raise unknown("key", key, known) if "." not in key else ConfigurationError(f"unknown key {key!r}; {_nearest_key(key, known)}")
+        raise (
+            unknown("key", key, known)
+            if "." not in key
+            else ConfigurationError(f"unknown key {key!r}; {_nearest_key(key, known)}")
+        )
     try:
         nested = yaml.safe_load(value)
     except yaml.YAMLError:
         nested = value
     for part in reversed(key.split(".")):
         nested = {part: nested}
-    return nested  # type: ignore[no-any-return]
+    return nested
 
 
 def _nearest_key(key: str, known: set[str]) -> str:

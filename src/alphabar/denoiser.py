@@ -100,4 +100,6 @@ def check_combination(settings: DiffusionSettings, schedule: Schedule) -> None:
     if schedule.steps is None and settings.time == "step":
         raise ConfigurationError("a continuous schedule has no step numbers; use diffusion.time=log_snr")
     if schedule.steps is None and settings.learned_variance:
-        raise ConfigurationError("a learned variance needs a table of steps; use another schedule.kind or diffusion.learned_variance=false")
+        raise ConfigurationError(
+            "a learned variance needs a table of steps; use another schedule.kind or diffusion.learned_variance=false"
+        )

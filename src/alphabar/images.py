@@ -46,8 +46,12 @@ def filmstrip(rows: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
     strips = []
     for label, picture in rows:
         strip = Image.new("L", (margin, picture.shape[0]), 255)
-        ImageDraw.Draw(strip).text((margin - 6, picture.shape[0] // 2), label, fill=0, anchor="rm", font=ImageFont.load_default(13))
-        strips.append(np.concatenate([np.repeat(np.asarray(strip)[:, :, None], picture.shape[2], axis=2), picture], axis=1))
+        ImageDraw.Draw(strip).text(
+            (margin - 6, picture.shape[0] // 2), label, fill=0, anchor="rm", font=ImageFont.load_default(13)
+        )
+        strips.append(
+            np.concatenate([np.repeat(np.asarray(strip)[:, :, None], picture.shape[2], axis=2), picture], axis=1)
+        )
     return np.concatenate(strips)
 
 
@@ -72,7 +76,7 @@ def read_record(path: Path) -> dict[str, Any]:
     """What `save_png` was told about the picture. Raises DataError if it is no PNG of alphabar's."""
     try:
         with Image.open(path) as image:
-            return json.loads(image.info[TEXT_KEY])  # type: ignore[no-any-return]
+            return json.loads(image.info[TEXT_KEY])
     except (OSError, KeyError, json.JSONDecodeError):
         raise DataError(f"{path} is not a PNG made by alphabar (no {TEXT_KEY!r} text chunk)") from None
 

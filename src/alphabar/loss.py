@@ -75,10 +75,14 @@ def denoising_loss(
     x_t = diffuse(x_0, schedule.alpha_bar(t), eps)
     output, fraction = denoiser.output(x_t, t, cond)
     squared_error = ((output - target(kind, x_0, eps, a, b)) ** 2).flatten(1).mean(1)
-    total = squared_error * expand(loss_weight(settings.weight, kind, schedule.snr(t), settings.min_snr_gamma), squared_error)
+    total = squared_error * expand(
+        loss_weight(settings.weight, kind, schedule.snr(t), settings.min_snr_gamma), squared_error
+    )
     if fraction is not None:
         x_0_hat = predict(kind, output.detach(), x_t, a, b).x_0
-        total = total + settings.vlb_weight * (schedule.steps or 0) * bound_term(schedule, x_0, x_0_hat, x_t, t, fraction)
+        total = total + settings.vlb_weight * (schedule.steps or 0) * bound_term(
+            schedule, x_0, x_0_hat, x_t, t, fraction
+        )
     return DenoisingLoss(total, squared_error)
 
 

@@ -26,7 +26,9 @@ def build_denoiser(config: Config, shape: Sequence[int]) -> Denoiser:
         encoders: dict[str, Encoder] = {}
         if config.conditions.label is not None:
             encoders["label"] = LabelEncoder(config.conditions.label, int(network.vector_dim))
-        return Denoiser(network, build_schedule(config.schedule), config.diffusion, Encoders(encoders), config.train.precision)
+        return Denoiser(
+            network, build_schedule(config.schedule), config.diffusion, Encoders(encoders), config.train.precision
+        )
 
 
 def build_network(config: Config, shape: Sequence[int]) -> UNet | MLP:
@@ -35,10 +37,14 @@ def build_network(config: Config, shape: Sequence[int]) -> UNet | MLP:
     out_channels = channels * (2 if config.diffusion.learned_variance else 1)
     if isinstance(config.network, MLPSettings):
         if len(shape) != 1:
-            raise ConfigurationError(f"network.kind=mlp is for points, the data has shape {tuple(shape)}; use network.kind=unet")
+            raise ConfigurationError(
+                f"network.kind=mlp is for points, the data has shape {tuple(shape)}; use network.kind=unet"
+            )
         return MLP(config.network, channels, out_channels)
     if len(shape) != 3:
-        raise ConfigurationError(f"network.kind=unet is for pictures (C, H, W), the data has shape {tuple(shape)}; use network.kind=mlp")
+        raise ConfigurationError(
+            f"network.kind=unet is for pictures (C, H, W), the data has shape {tuple(shape)}; use network.kind=mlp"
+        )
     check_size(config.network, shape[1], shape[2])
     return UNet(config.network, channels, out_channels)
 
@@ -51,7 +57,9 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigurationError(f"train.device = {name!r} cannot be used: {str(error).splitlines()[0]}; see `alphabar doctor`") from None
+        raise ConfigurationError(
+            f"train.device = {name!r} cannot be used: {str(error).splitlines()[0]}; see `alphabar doctor`"
+        ) from None
     return device
 
 

@@ -1,4 +1,4 @@
-"""Where new pictures go: an array file, a grid, an animation or a folder, by the name of the path. Written as they come."""
+"""New pictures, and where they go: an array file, a grid, an animation or a folder, by the name of the path. Written as they come."""
 
 from __future__ import annotations
 
@@ -6,18 +6,42 @@ import contextlib
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
 from .errors import ConfigurationError
 from .images import grid, save_png
-from .pipeline import Samples
 from .runs.atomic import replacing, replacing_folder
 
 LARGEST_GRID = 400
 ANIMATIONS = (".webp", ".gif")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """New pictures (N, H, W, C) uint8 with their seeds, their class names (or None) and the record of how they were made."""
+
+    pictures: np.ndarray
+    seeds: list[int]
+    classes: list[str | None]
+    record: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def record_of(self, i: int) -> dict[str, Any]:
+        """All that is needed to make picture i again."""
+        own = {"seed": self.seeds[i], "class": self.classes[i]}
+        return {key: value for key, value in own.items() if value is not None} | self.record
+
+    def save(self, path: str | Path) -> Path:
+        """Write them: .npy or .npz an array, .png a grid, otherwise a folder with a PNG each and the grid."""
+        with open_writer(Path(path), len(self)) as writer:
+            writer.add(self)
+        return Path(path)
 
 
 class Writer(ABC):
@@ -27,7 +51,7 @@ class Writer(ABC):
     def add(self, samples: Samples) -> None:
         """Take the next batch."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  (an array has nothing to finish)
         """Finish: called once after the last batch, if nothing failed."""
 
 
@@ -110,9 +134,12 @@ def open_writer(path: Path, n: int) -> Iterator[Writer]:
             with replacing(path) as stream:
                 yield ArrayWriter(stream, n)
         case ".npz":
-            with replacing(path) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-                with archive.open("images.npy", "w", force_zip64=True) as member:
-                    yield ArrayWriter(member, n)
+            with (
+                replacing(path) as stream,
+                zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive,
+                archive.open("images.npy", "w", force_zip64=True) as member,
+            ):
+                yield ArrayWriter(member, n)
         case ".png":
             writer = GridWriter(path)
             yield writer

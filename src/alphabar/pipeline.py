@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from .data.pictures import to_uint8
 from .denoiser import Denoiser
 from .errors import ConfigurationError, nearest
 from .model import build_denoiser, pick_device
+from .output import Samples
 from .randomness import derive_seeds
 from .runs.checkpoint import Checkpoint, find_checkpoint, load_weights
 from .samplers.ancestral import Ancestral
@@ -31,32 +31,6 @@ DEFAULT_STEPS = 250
 LARGEST_BATCH = 128
 
 StateCallback = Callable[[SampleState], None]
-
-
-@dataclass(frozen=True)
-class Samples:
-    """New pictures (N, H, W, C) uint8 with their seeds, their class names (or None) and the record of how they were made."""
-
-    pictures: np.ndarray
-    seeds: list[int]
-    classes: list[str | None]
-    record: dict[str, Any] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def record_of(self, i: int) -> dict[str, Any]:
-        """All that is needed to make picture i again."""
-        own = {"seed": self.seeds[i], "class": self.classes[i]}
-        return {key: value for key, value in own.items() if value is not None} | self.record
-
-    def save(self, path: str | Path) -> Path:
-        """Write them: .npy or .npz an array, .png a grid, otherwise a folder with a PNG each and the grid."""
-        from .output import open_writer
-
-        with open_writer(Path(path), len(self)) as writer:
-            writer.add(self)
-        return Path(path)
 
 
 class Pipeline:
@@ -114,10 +88,19 @@ class Pipeline:
         """
         chosen = list(seeds) if seeds is not None else derive_seeds(seed, n)
         parts = list(self.stream(chosen, self.choose_classes(len(chosen), label), batch, on_state))
-        return Samples(np.concatenate([part.pictures for part in parts]), chosen, [c for part in parts for c in part.classes], parts[0].record)
+        return Samples(
+            np.concatenate([part.pictures for part in parts]),
+            chosen,
+            [c for part in parts for c in part.classes],
+            parts[0].record,
+        )
 
     def stream(
-        self, seeds: Sequence[int], classes: Sequence[str | None], batch: int | None = None, on_state: StateCallback | None = None
+        self,
+        seeds: Sequence[int],
+        classes: Sequence[str | None],
+        batch: int | None = None,
+        on_state: StateCallback | None = None,
     ) -> Iterator[Samples]:
         """`sample` in batches that fit into memory, each yielded when it is done."""
         batch = batch or self.fitting_batch()
@@ -148,10 +131,14 @@ class Pipeline:
             return [self.classes[i % len(self.classes)] if self.classes else None for i in range(n)]
         names: list[str | None] = [label] * n if isinstance(label, str) else list(label)
         if not self.classes:
-            raise ConfigurationError(f"this model was trained without classes, so it cannot make {names[0]!r}; leave the class out, or train with --class-from")
+            raise ConfigurationError(
+                f"this model was trained without classes, so it cannot make {names[0]!r}; leave the class out, or train with --class-from"
+            )
         for name in names:
             if name is not None and name not in self.classes:
-                raise ConfigurationError(f"the model does not know the class {name!r}; {nearest(str(name), self.classes)}")
+                raise ConfigurationError(
+                    f"the model does not know the class {name!r}; {nearest(str(name), self.classes)}"
+                )
         if len(names) != n:
             raise ConfigurationError(f"{len(names)} classes for {n} pictures; give one class, or one each")
         return names

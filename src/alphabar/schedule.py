@@ -228,5 +228,7 @@ def check_time(t: Time) -> Tensor:
     """t as float64 on the CPU, or ConfigurationError if it leaves [0, 1]."""
     t = torch.as_tensor(t, dtype=torch.float64, device="cpu").detach()
     if not bool(((t >= 0) & (t <= 1)).all()):
-        raise ConfigurationError(f"time must lie in [0, 1] (0 is clean data), got values in [{float(t.min())}, {float(t.max())}]")
+        raise ConfigurationError(
+            f"time must lie in [0, 1] (0 is clean data), got values in [{float(t.min())}, {float(t.max())}]"
+        )
     return t

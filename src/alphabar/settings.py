@@ -24,7 +24,9 @@ class Settings(BaseModel):
         if isinstance(data, dict):
             for key in data:
                 if key not in cls.model_fields:
-                    raise ConfigurationError(f"unknown key {key!r} in {cls.__name__}; {nearest(str(key), cls.model_fields)}")
+                    raise ConfigurationError(
+                        f"unknown key {key!r} in {cls.__name__}; {nearest(str(key), cls.model_fields)}"
+                    )
         return data
 
 
@@ -80,9 +82,13 @@ class ScheduleSettings(Settings):
         if (self.kind == "custom") != (self.betas is not None):
             raise ConfigurationError("schedule.betas and schedule.kind=custom go together: set both or neither")
         if self.betas is not None and self.steps != len(self.betas):
-            raise ConfigurationError(f"schedule.steps is {self.steps} but {len(self.betas)} betas are given; leave steps out")
+            raise ConfigurationError(
+                f"schedule.steps is {self.steps} but {len(self.betas)} betas are given; leave steps out"
+            )
         if self.kind == "continuous_cosine" and self.zero_terminal_snr:
-            raise ConfigurationError("schedule.kind=continuous_cosine ends at its own finite SNR; leave zero_terminal_snr off")
+            raise ConfigurationError(
+                "schedule.kind=continuous_cosine ends at its own finite SNR; leave zero_terminal_snr off"
+            )
         return self
 
 
@@ -90,7 +96,9 @@ class DiffusionSettings(Settings):
     """What the network predicts and what it is told about time."""
 
     prediction: Literal["eps", "x_0", "v"] = Field("eps", description="what the network's output means")
-    time: Literal["step", "log_snr"] = Field("step", description="what the network is told: the table's index or the log-SNR")
+    time: Literal["step", "log_snr"] = Field(
+        "step", description="what the network is told: the table's index or the log-SNR"
+    )
     learned_variance: bool = Field(False, description="the network also predicts the reverse variance (Improved DDPM)")
 
 
@@ -98,7 +106,8 @@ class LossSettings(Settings):
     """How errors are weighted and which times are drawn."""
 
     weight: Literal["simple", "min_snr", "snr"] = Field(
-        "simple", description="simple: 1 on the target; min_snr: min(SNR, gamma) on x_0; snr: SNR on x_0, in any prediction"
+        "simple",
+        description="simple: 1 on the target; min_snr: min(SNR, gamma) on x_0; snr: SNR on x_0, in any prediction",
     )
     min_snr_gamma: float = Field(5.0, gt=0, description="gamma of min_snr")
     vlb_weight: float = Field(
@@ -116,5 +125,7 @@ class SampleSettings(Settings):
     variance: Literal["posterior", "beta", "learned"] | None = Field(
         None, description="noise of a reverse step; default: learned if the model learned it, otherwise posterior"
     )
-    clip: Literal["static", "dynamic", "off"] = Field("static", description="keep x_0 in range: to [-1, 1], by quantile, or not")
+    clip: Literal["static", "dynamic", "off"] = Field(
+        "static", description="keep x_0 in range: to [-1, 1], by quantile, or not"
+    )
     dynamic_quantile: float = Field(0.995, gt=0, le=1, description="quantile of |x_0| for clip=dynamic")

@@ -41,4 +41,6 @@ def draw_mixture(mixture: GaussianMixture, n: int, seed: int) -> Tensor:
     """n draws from the data itself."""
     g = torch.Generator().manual_seed(seed)
     k = torch.multinomial(mixture.weights, n, replacement=True, generator=g)
-    return mixture.means[k] + expand(mixture.deviations[k], mixture.means[k]) * torch.randn(n, mixture.means.shape[1], generator=g, dtype=torch.float64)
+    return mixture.means[k] + expand(mixture.deviations[k], mixture.means[k]) * torch.randn(
+        n, mixture.means.shape[1], generator=g, dtype=torch.float64
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ def closed_form(schedule, variance, steps, mean, deviation):
     """Mean and variance of x along the sampler's own recursion: x_s = P x_t + Q E[x_0 | x_t] + sigma z, all of it linear."""
     m, v = 0.0, 1.0
     times = trailing_times(schedule, steps)
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in pairwise(times):
         ab, ab_prev = schedule.alpha_bar(t).item(), schedule.alpha_bar(s).item()
         alpha = ab / ab_prev
         on_x_t = math.sqrt(alpha) * (1 - ab_prev) / (1 - ab)
@@ -45,7 +46,15 @@ def closed_form(schedule, variance, steps, mean, deviation):
 
 
 @pytest.mark.parametrize("variance", ["posterior", "beta"])
-@pytest.mark.parametrize("settings", [ScheduleSettings(steps=50), ScheduleSettings(kind="cosine", steps=50), ScheduleSettings(kind="sigmoid", steps=30, zero_terminal_snr=True)], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ScheduleSettings(steps=50),
+        ScheduleSettings(kind="cosine", steps=50),
+        ScheduleSettings(kind="sigmoid", steps=30, zero_terminal_snr=True),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("steps", [7, 30])
 def test_samples_of_gaussian_data_have_the_moments_of_the_recursion(settings, variance, steps):
     """Standard errors: mean sqrt(v / n), variance v sqrt(2 / n); bounds at 5 of them."""
@@ -59,14 +68,18 @@ def test_samples_of_gaussian_data_have_the_moments_of_the_recursion(settings, va
 
 def test_unit_variance_comes_out_as_0_854_at_fifty_steps_and_approaches_one():
     assert closed_form(TableSchedule(linear_betas(50)), "posterior", 50, 0.0, 1.0)[1] == pytest.approx(0.854, abs=5e-4)
-    errors = [abs(closed_form(TableSchedule(linear_betas(T)), "posterior", T, 0.0, 1.0)[1] - 1) for T in (50, 200, 1000)]
+    errors = [
+        abs(closed_form(TableSchedule(linear_betas(T)), "posterior", T, 0.0, 1.0)[1] - 1) for T in (50, 200, 1000)
+    ]
     assert errors[0] > 3 * errors[1] > 9 * errors[2]
 
 
 def test_mixture_weights_and_modes_are_those_of_the_data():
     """Two modes of unequal weight at 200 steps: weights within Monte-Carlo error and discretisation, modes in place."""
     schedule = TableSchedule(cosine_betas(200))
-    mixture = GaussianMixture(schedule, torch.tensor([[-1.0, 0.5], [0.8, -0.6]]), torch.tensor([0.2, 0.2]), torch.tensor([0.3, 0.7]))
+    mixture = GaussianMixture(
+        schedule, torch.tensor([[-1.0, 0.5], [0.8, -0.6]]), torch.tensor([0.2, 0.2]), torch.tensor([0.3, 0.7])
+    )
     x = draw(mixture, "posterior", 200, n=1500, dim=2)
     left = x[:, 0] < 0
     assert left.float().mean().item() == pytest.approx(0.3, abs=0.04)
@@ -112,8 +125,12 @@ def test_the_noise_of_a_stride_is_that_of_the_stride():
     schedule = TableSchedule(linear_betas(100))
     ab, ab_prev = schedule.alpha_bar(1.0), schedule.alpha_bar(0.8)
     prediction = Prediction(torch.zeros(1, 1), torch.zeros(1, 1))
-    assert Ancestral("beta").deviation(prediction, ab, ab_prev).item() ** 2 == pytest.approx(stride_beta(ab, ab_prev).item(), rel=1e-5)
-    assert Ancestral("posterior").deviation(prediction, ab, ab_prev).item() ** 2 == pytest.approx(posterior_variance(ab, ab_prev).item(), rel=1e-5)
+    assert Ancestral("beta").deviation(prediction, ab, ab_prev).item() ** 2 == pytest.approx(
+        stride_beta(ab, ab_prev).item(), rel=1e-5
+    )
+    assert Ancestral("posterior").deviation(prediction, ab, ab_prev).item() ** 2 == pytest.approx(
+        posterior_variance(ab, ab_prev).item(), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 999, 1000])

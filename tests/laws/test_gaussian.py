@@ -25,7 +25,11 @@ from alphabar.parameterization import x_0_from_eps
 from alphabar.schedule import TableSchedule, build_schedule, linear_betas
 from alphabar.settings import ScheduleSettings
 
-PRESETS = [ScheduleSettings(kind=kind, steps=40, zero_terminal_snr=zero) for kind in ("linear", "scaled_linear", "cosine", "sigmoid") for zero in (False, True)]
+PRESETS = [
+    ScheduleSettings(kind=kind, steps=40, zero_terminal_snr=zero)
+    for kind in ("linear", "scaled_linear", "cosine", "sigmoid")
+    for zero in (False, True)
+]
 
 
 @pytest.mark.parametrize("settings", PRESETS, ids=lambda s: f"{s.kind}-{s.zero_terminal_snr}")
@@ -76,7 +80,9 @@ def test_three_forms_of_the_reverse_mean_agree():
         beta, alpha = schedule.beta[k - 1], schedule.alpha[k - 1]
         written_out = (x_t - beta / (1 - alpha_bar).sqrt() * eps) / alpha.sqrt()
         torch.testing.assert_close(from_eps, written_out, rtol=1e-9, atol=1e-12)
-        torch.testing.assert_close(posterior_mean(x_0, x_t, alpha_bar, alpha_bar_prev), written_out, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(
+            posterior_mean(x_0, x_t, alpha_bar, alpha_bar_prev), written_out, rtol=1e-9, atol=1e-12
+        )
 
 
 def test_posterior_variance_at_the_first_step_is_exactly_zero_and_below_beta_elsewhere():
@@ -115,9 +121,12 @@ def test_learned_variance_runs_between_its_ends_in_log_space():
 
 
 def test_kl_divergence_equals_the_integral():
-    mean_1, log_variance_1, mean_2, log_variance_2 = (torch.tensor(v, dtype=torch.float64) for v in (0.3, -1.0, -0.5, 0.4))
+    mean_1, log_variance_1, mean_2, log_variance_2 = (
+        torch.tensor(v, dtype=torch.float64) for v in (0.3, -1.0, -0.5, 0.4)
+    )
     reference = torch.distributions.kl_divergence(
-        torch.distributions.Normal(mean_1, (0.5 * log_variance_1).exp()), torch.distributions.Normal(mean_2, (0.5 * log_variance_2).exp())
+        torch.distributions.Normal(mean_1, (0.5 * log_variance_1).exp()),
+        torch.distributions.Normal(mean_2, (0.5 * log_variance_2).exp()),
     )
     torch.testing.assert_close(kl_divergence(mean_1, log_variance_1, mean_2, log_variance_2), reference)
     assert kl_divergence(mean_1, log_variance_1, mean_1, log_variance_1) == 0
@@ -126,9 +135,13 @@ def test_kl_divergence_equals_the_integral():
 @pytest.mark.parametrize("mean", [-1.2, 0.0, 0.7])
 def test_discretized_likelihood_sums_to_one_with_open_outer_bins(mean):
     levels = torch.arange(256, dtype=torch.float64) / 127.5 - 1
-    log_p = discretized_log_likelihood(levels, torch.tensor(mean, dtype=torch.float64), torch.tensor(-3.0, dtype=torch.float64))
+    log_p = discretized_log_likelihood(
+        levels, torch.tensor(mean, dtype=torch.float64), torch.tensor(-3.0, dtype=torch.float64)
+    )
     assert log_p.exp().sum().item() == pytest.approx(1, abs=1e-9)
-    middle = stats.norm.cdf(levels[128] + 1 / 255, mean, math.exp(-1.5)) - stats.norm.cdf(levels[128] - 1 / 255, mean, math.exp(-1.5))
+    middle = stats.norm.cdf(levels[128] + 1 / 255, mean, math.exp(-1.5)) - stats.norm.cdf(
+        levels[128] - 1 / 255, mean, math.exp(-1.5)
+    )
     assert log_p[128].exp().item() == pytest.approx(middle, rel=1e-9)
 
 

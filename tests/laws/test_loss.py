@@ -14,7 +14,13 @@ from alphabar.errors import ConfigurationError
 from alphabar.gaussian import diffuse
 from alphabar.loss import bound_term, denoising_loss, loss_weight
 from alphabar.parameterization import target
-from alphabar.schedule import ContinuousCosineSchedule, TableSchedule, cosine_betas, linear_betas, rescale_zero_terminal_snr
+from alphabar.schedule import (
+    ContinuousCosineSchedule,
+    TableSchedule,
+    cosine_betas,
+    linear_betas,
+    rescale_zero_terminal_snr,
+)
 from alphabar.settings import DiffusionSettings, LossSettings
 
 SNR = torch.tensor([0.0, 1e-4, 0.1, 1.0, 5.0, 80.0], dtype=torch.float64)
@@ -70,10 +76,17 @@ def test_a_perfect_network_has_no_loss_and_another_has_its_squared_error(predict
     t = torch.tensor([0.02, 0.2, 0.4, 0.6, 0.8, 1.0], dtype=torch.float64)
     perfect = target(prediction, x_0, eps, SCHEDULE.signal(t), SCHEDULE.noise(t))
     settings = DiffusionSettings(prediction=prediction)
-    assert denoising_loss(Denoiser(Fixed(perfect), SCHEDULE, settings), x_0, t, eps, None, LossSettings()).total.abs().max() < 1e-10
+    assert (
+        denoising_loss(Denoiser(Fixed(perfect), SCHEDULE, settings), x_0, t, eps, None, LossSettings())
+        .total.abs()
+        .max()
+        < 1e-10
+    )
     off = denoising_loss(Denoiser(Fixed(perfect + 0.5), SCHEDULE, settings), x_0, t, eps, None, LossSettings())
     torch.testing.assert_close(off.total, torch.full((6,), 0.25))
-    weighted = denoising_loss(Denoiser(Fixed(perfect + 0.5), SCHEDULE, settings), x_0, t, eps, None, LossSettings(weight="min_snr"))
+    weighted = denoising_loss(
+        Denoiser(Fixed(perfect + 0.5), SCHEDULE, settings), x_0, t, eps, None, LossSettings(weight="min_snr")
+    )
     torch.testing.assert_close(weighted.total, 0.25 * loss_weight("min_snr", prediction, SCHEDULE.snr(t)).float())
     torch.testing.assert_close(weighted.squared_error, torch.full((6,), 0.25))
 
@@ -114,7 +127,11 @@ def test_hybrid_loss_moves_the_mean_by_the_simple_loss_only():
 
 def test_hybrid_weight_counts_all_steps():
     x_0, eps, t = torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2), torch.tensor([0.5], dtype=torch.float64)
-    denoiser = Denoiser(Fixed(torch.cat([torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)], 1)), SCHEDULE, DiffusionSettings(learned_variance=True))
+    denoiser = Denoiser(
+        Fixed(torch.cat([torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)], 1)),
+        SCHEDULE,
+        DiffusionSettings(learned_variance=True),
+    )
     loss = denoising_loss(denoiser, x_0, t, eps, None, LossSettings(vlb_weight=0.1))
     bits = bound_term(SCHEDULE, x_0, x_0, x_0, t, torch.ones(1, 1, 2, 2))
     torch.testing.assert_close(loss.total, 0.1 * 50 * bits)

@@ -24,7 +24,12 @@ from alphabar.schedule import (
 from alphabar.settings import ScheduleSettings
 
 KINDS = ["linear", "scaled_linear", "cosine", "sigmoid"]
-TABLES = [ScheduleSettings(kind=kind, steps=steps, zero_terminal_snr=zero) for kind in KINDS for steps in (50, 1000) for zero in (False, True)]
+TABLES = [
+    ScheduleSettings(kind=kind, steps=steps, zero_terminal_snr=zero)
+    for kind in KINDS
+    for steps in (50, 1000)
+    for zero in (False, True)
+]
 
 
 def test_linear_has_the_values_of_ddpm():
@@ -138,7 +143,9 @@ def test_custom_betas_come_from_a_file(tmp_path, name):
     if name.endswith(".npy"):
         np.save(path, values)
     else:
-        path.write_text({"betas.txt": "0.1\n0.25\n0.5\n", "betas.json": "[0.1, 0.25, 0.5]", "betas.csv": "0.1,0.25,0.5"}[name])
+        path.write_text(
+            {"betas.txt": "0.1\n0.25\n0.5\n", "betas.json": "[0.1, 0.25, 0.5]", "betas.csv": "0.1,0.25,0.5"}[name]
+        )
     settings = ScheduleSettings(kind="custom", betas=str(path))
     assert settings.steps == 3
     assert settings.betas == values  # the numbers themselves are saved with the run

@@ -42,7 +42,9 @@ def test_time_and_vector_reach_the_output():
 
 
 def test_every_parameter_gets_a_gradient():
-    network = UNet(UNetSettings(channels=[8, 16], blocks=2, attention=[True, True], groups=4, time_mode="scale_shift"), 3, 3)
+    network = UNet(
+        UNetSettings(channels=[8, 16], blocks=2, attention=[True, True], groups=4, time_mode="scale_shift"), 3, 3
+    )
     network(torch.randn(2, 3, 8, 8), torch.tensor([1.0, 2.0]), Cond()).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
 
@@ -69,11 +71,15 @@ def test_presets_build_and_run(preset):
 def test_the_sinusoidal_embedding_has_the_order_and_divisor_of_ddpm():
     emb = sinusoidal_embedding(torch.tensor([2.0]), 8)
     frequencies = 10000 ** (-torch.arange(4) / 3)
-    torch.testing.assert_close(emb[0], torch.cat([(2 * frequencies).sin(), (2 * frequencies).cos()]), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        emb[0], torch.cat([(2 * frequencies).sin(), (2 * frequencies).cos()]), rtol=1e-5, atol=1e-6
+    )
     assert sinusoidal_embedding(torch.tensor([2.0]), 7).shape == (1, 7)
 
 
 def test_weights_are_a_function_of_the_seed():
-    one, same, other = (build_denoiser(finish({"seed": seed, "preset": "tiny"}, [8, 8]), (1, 8, 8)) for seed in (1, 1, 2))
+    one, same, other = (
+        build_denoiser(finish({"seed": seed, "preset": "tiny"}, [8, 8]), (1, 8, 8)) for seed in (1, 1, 2)
+    )
     assert torch.equal(one.network.conv_in.weight, same.network.conv_in.weight)
     assert not torch.equal(one.network.conv_in.weight, other.network.conv_in.weight)

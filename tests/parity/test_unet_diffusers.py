@@ -51,7 +51,9 @@ def reference(settings: UNetSettings, in_channels: int = 3):
 def test_outputs_equal_those_of_diffusers_in_both_directions(case):
     settings = UNetSettings(**(BASE | CASES[case]))
     ours, theirs = UNet(settings, 3, 3).eval(), reference(settings)
-    assert {name: p.shape for name, p in ours.state_dict().items()} == {name: p.shape for name, p in theirs.state_dict().items()}
+    assert {name: p.shape for name, p in ours.state_dict().items()} == {
+        name: p.shape for name, p in theirs.state_dict().items()
+    }
     x, time = torch.randn(2, 3, 16, 24), torch.tensor([3.0, 731.0])
     for source, target in ((theirs, ours), (ours, theirs)):
         torch.manual_seed(0)
@@ -69,4 +71,6 @@ def test_the_cifar10_preset_is_the_published_network():
         ours = UNet(settings, 3, 3)
         theirs = reference(settings)
     assert count_parameters(ours) == 35_746_307
-    assert {name: p.shape for name, p in ours.state_dict().items()} == {name: p.shape for name, p in theirs.state_dict().items()}
+    assert {name: p.shape for name, p in ours.state_dict().items()} == {
+        name: p.shape for name, p in theirs.state_dict().items()
+    }

@@ -15,13 +15,21 @@ def pictures(n: int = 40, seed: int = 0, labels: bool = True) -> PictureSet:
     """Random 8x8 pictures in two classes."""
     g = np.random.default_rng(seed)
     return PictureSet(
-        g.integers(0, 256, (n, 8, 8, 1), dtype=np.uint8), np.arange(n) % 2 if labels else None, ["even", "odd"] if labels else [], [str(i) for i in range(n)]
+        g.integers(0, 256, (n, 8, 8, 1), dtype=np.uint8),
+        np.arange(n) % 2 if labels else None,
+        ["even", "odd"] if labels else [],
+        [str(i) for i in range(n)],
     )
 
 
 def config(of: PictureSet | PointSet | None = None, /, **sections: dict) -> Config:
     """A tiny configuration; sections are laid over it."""
-    values: dict = {"preset": "tiny", "network": {} if sections.get("network", {}).get("kind") == "mlp" else dict(NETWORK), "schedule": {"steps": 50}, "train": {"steps": 6, "batch_size": 8, "warm_up": 2, "preview_pictures": 2, "preview_steps": 2}}
+    values: dict = {
+        "preset": "tiny",
+        "network": {} if sections.get("network", {}).get("kind") == "mlp" else dict(NETWORK),
+        "schedule": {"steps": 50},
+        "train": {"steps": 6, "batch_size": 8, "warm_up": 2, "preview_pictures": 2, "preview_steps": 2},
+    }
     if isinstance(of, PictureSet) and of.classes:
         values["conditions"] = {"label": {"classes": of.classes}}
     for name, section in sections.items():

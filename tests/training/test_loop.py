@@ -14,7 +14,9 @@ from .small import config, pictures, two_moons
 
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
-    return {f"{part}.{name}": value.clone() for part, tensors in trainer.state().items() for name, value in tensors.items()}
+    return {
+        f"{part}.{name}": value.clone() for part, tensors in trainer.state().items() for name, value in tensors.items()
+    }
 
 
 def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
@@ -27,7 +29,11 @@ VARIANTS = {
     "plain": {},
     "importance": {"loss": {"times": "importance"}, "schedule": {"kind": "cosine", "steps": 3}},
     "learned": {"diffusion": {"learned_variance": True}, "loss": {"times": "stratified"}},
-    "v": {"diffusion": {"prediction": "v", "time": "log_snr"}, "loss": {"weight": "min_snr"}, "schedule": {"zero_terminal_snr": True}},
+    "v": {
+        "diffusion": {"prediction": "v", "time": "log_snr"},
+        "loss": {"weight": "min_snr"},
+        "schedule": {"zero_terminal_snr": True},
+    },
     "flip": {"data": {"flip": True}, "train": {"accumulate": 2}},
     "dropout": {"network": {"dropout": 0.3}},
     "cosine-rate": {"train": {"rate": "cosine", "weight_decay": 0.1}},
@@ -108,7 +114,10 @@ def test_a_non_finite_gradient_stops_too():
 
 def test_the_label_is_hidden_at_its_rate_and_reaches_the_network():
     data = pictures(400)
-    trainer = Trainer(config(data, conditions={"label": {"classes": ["even", "odd"], "dropout": 0.5}}, train={"batch_size": 400}), data)
+    trainer = Trainer(
+        config(data, conditions={"label": {"classes": ["even", "odd"], "dropout": 0.5}}, train={"batch_size": 400}),
+        data,
+    )
     trainer.step()
     used = trainer.denoiser.encoders.kinds["label"].embedding.weight.grad.abs().sum(1)
     assert (used > 0).all()  # both classes and null
@@ -143,7 +152,12 @@ def test_a_module_of_the_users_own_trains_on_points_to_the_right_place():
     from alphabar.samplers.base import last_state
 
     data = two_moons(4000)
-    settings = config(data, network={"kind": "mlp", "width": 64, "layers": 3}, schedule={"kind": "cosine", "steps": 100}, train={"batch_size": 256, "learning_rate": 3e-3, "steps": 600})
+    settings = config(
+        data,
+        network={"kind": "mlp", "width": 64, "layers": 3},
+        schedule={"kind": "cosine", "steps": 100},
+        train={"batch_size": 256, "learning_rate": 3e-3, "steps": 600},
+    )
     trainer = Trainer(settings, data)
     for _ in range(600):
         trainer.step()

@@ -36,7 +36,11 @@ def fast(out, steps=4, data="digits", **more):
 
 def tensors(run: Path, step: int) -> dict[str, torch.Tensor]:
     checkpoint = open_checkpoint(run / "checkpoints" / f"step-{step}")
-    return {f"{part}.{name}": value for part in ("model", "ema", "optimizer") for name, value in checkpoint.tensors(part).items()}
+    return {
+        f"{part}.{name}": value
+        for part in ("model", "ema", "optimizer")
+        for name, value in checkpoint.tensors(part).items()
+    }
 
 
 def assert_same(one, other):
@@ -50,14 +54,31 @@ def test_a_run_leaves_all_that_is_promised(tmp_path):
     reports = list(session.run())
     assert [r.step for r in reports] == [1, 2, 3, 4]
     assert "step 4/4  loss" in str(reports[-1])
-    for name in ("run.json", "config.yaml", "environment.json", "data.json", "data-preview.png", "metrics.jsonl", "loss.png", "previews/filmstrip.png"):
+    for name in (
+        "run.json",
+        "config.yaml",
+        "environment.json",
+        "data.json",
+        "data-preview.png",
+        "metrics.jsonl",
+        "loss.png",
+        "previews/filmstrip.png",
+    ):
         assert (out / name).stat().st_size > 0, name
-    assert sorted(p.name for p in (out / "previews").iterdir()) == ["filmstrip.png", "step-0.png", "step-2.png", "step-4.png"]
+    assert sorted(p.name for p in (out / "previews").iterdir()) == [
+        "filmstrip.png",
+        "step-0.png",
+        "step-2.png",
+        "step-4.png",
+    ]
     assert list((out / "tensorboard").iterdir())
     assert is_whole(out / "checkpoints" / "step-4")
     rows = RunFolder.open(out).metrics()
     assert [row["step"] for row in rows] == [2, 4]
-    assert all(math.isfinite(row["loss"]) and math.isfinite(row["validation_loss"]) and len(row["loss_by_time"]) == 10 for row in rows)
+    assert all(
+        math.isfinite(row["loss"]) and math.isfinite(row["validation_loss"]) and len(row["loss_by_time"]) == 10
+        for row in rows
+    )
     assert json.loads((out / "run.json").read_text())["format"] == 1
     assert not [p for p in out.rglob("*") if ".tmp" in p.name or ".old" in p.name]
 
@@ -167,7 +188,12 @@ def test_resume_with_other_settings_is_refused_but_not_for_those_that_may_change
         prepare(None, tmp_path / "run", resume=True, steps=2, settings={"schedule.kind": "cosine"})
     with pytest.raises(ConfigurationError, match="reached its 1 steps"):
         prepare(None, tmp_path / "run", resume=True)
-    assert prepare(None, tmp_path / "run", resume=True, steps=2, settings={"train.keep_checkpoints": 9}).config.train.keep_checkpoints == 9
+    assert (
+        prepare(
+            None, tmp_path / "run", resume=True, steps=2, settings={"train.keep_checkpoints": 9}
+        ).config.train.keep_checkpoints
+        == 9
+    )
 
 
 def save_folder(folder: Path, n: int = 12, seed: int = 0) -> Path:
@@ -182,7 +208,9 @@ def test_changed_data_is_an_error_with_a_way_to_accept_it(tmp_path):
     folder = save_folder(tmp_path / "data")
     list(fast(tmp_path / "run", 1, data=str(folder)).run())
     moved = folder.rename(tmp_path / "moved")
-    list(prepare(str(moved), tmp_path / "run", resume=True, steps=2).run())  # the same pictures elsewhere are the same data
+    list(
+        prepare(str(moved), tmp_path / "run", resume=True, steps=2).run()
+    )  # the same pictures elsewhere are the same data
     save_folder(moved, 13, seed=3)
     with pytest.raises(DataError, match="--accept-changed-data"):
         prepare(str(moved), tmp_path / "run", resume=True, steps=3)
@@ -194,7 +222,9 @@ def truncate(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "ema.safetensors", "optimizer.safetensors", "checkpoint.json"])
-@pytest.mark.parametrize("damage", [truncate, Path.unlink, lambda p: p.write_bytes(b"")], ids=["truncated", "missing", "empty"])
+@pytest.mark.parametrize(
+    "damage", [truncate, Path.unlink, lambda p: p.write_bytes(b"")], ids=["truncated", "missing", "empty"]
+)
 def test_a_damaged_checkpoint_is_an_error_that_names_the_previous_good_one(two_checkpoints, name, damage):
     damage(two_checkpoints / "checkpoints" / "step-2" / name)
     with pytest.raises(CheckpointError, match="step-1 is whole"):
@@ -249,7 +279,9 @@ def fill_disk(monkeypatch, after: int) -> None:
 
 
 def test_a_full_disk_harms_nothing_that_was_there(two_checkpoints, monkeypatch):
-    session = prepare(None, two_checkpoints, resume=True, steps=4, settings={"train.report_every": 100, "train.preview_every": 100})
+    session = prepare(
+        None, two_checkpoints, resume=True, steps=4, settings={"train.report_every": 100, "train.preview_every": 100}
+    )
     generator = session.run()
     next(generator)
     fill_disk(monkeypatch, 1)
@@ -273,7 +305,9 @@ def test_a_non_finite_loss_keeps_the_state_before_it(tmp_path):
 
 def test_points_train_and_sample_from_python(tmp_path):
     settings = {"network.kind": "mlp", "network.width": 16, "train.batch_size": 32}
-    for _ in alphabar.train(two_moons(64), tmp_path / "run", steps=2, settings=settings, held_out=two_moons(16, seed=1)):
+    for _ in alphabar.train(
+        two_moons(64), tmp_path / "run", steps=2, settings=settings, held_out=two_moons(16, seed=1)
+    ):
         pass
     pipeline = alphabar.load(tmp_path / "run")
     assert pipeline.shape == (2,)

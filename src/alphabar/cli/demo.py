@@ -16,7 +16,12 @@ GRID, ANIMATED = 100, 20
 
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="The run folder to make.")] = Path("runs/demo"),
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps. Default: 1500, or fewer if they would take longer than 1.8 minutes.")] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Optimizer steps. Default: 1500, or fewer if they would take longer than 1.8 minutes."
+        ),
+    ] = None,
 ) -> None:
     """Train a class-conditional model on the embedded handwritten digits and make new ones, in under three minutes on two cores."""
     from .train import describe_session
@@ -26,11 +31,17 @@ def demo(
     describe_session(session)
     watch(session)
     if session.stopped_early:
-        console.print(f"stopped at step {session.trainer.steps_done}; go on with: alphabar train --out {out} --resume", markup=False)
+        console.print(
+            f"stopped at step {session.trainer.steps_done}; go on with: alphabar train --out {out} --resume",
+            markup=False,
+        )
         return
     make_pictures(out)
     console.print(f"\nYour new digits: {out / 'samples.png'}", markup=False)
-    console.print(f"Their way from noise: {out / 'denoising.webp'}; while training: {out / 'previews' / 'filmstrip.png'}", markup=False)
+    console.print(
+        f"Their way from noise: {out / 'denoising.webp'}; while training: {out / 'previews' / 'filmstrip.png'}",
+        markup=False,
+    )
     console.print(f"The data: {out / 'data-preview.png'}; the loss: {out / 'loss.png'}\n\nNext, try:", markup=False)
     console.print(f"  alphabar sample {out} -n 64 --class 7 --out sevens.png", markup=False)
     console.print(f"  alphabar info {out}", markup=False)

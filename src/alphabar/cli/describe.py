@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import typer
 
 
-def info(path: Annotated[Path, typer.Argument(help="A PNG made by alphabar, a run folder, or a checkpoint folder.")]) -> None:
+def info(
+    path: Annotated[Path, typer.Argument(help="A PNG made by alphabar, a run folder, or a checkpoint folder.")],
+) -> None:
     """Say how a picture was made, or what is in a run or a checkpoint."""
     from ..errors import DataError
 
@@ -52,14 +54,24 @@ def describe_run(path: Path) -> dict[str, Any]:
 
     run = RunFolder.open(path)
     checkpoints, metrics = run.checkpoints(), run.metrics()
-    values: dict[str, Any] = {"run": str(path), "created": run.read("run.json").get("created", ""), "command": run.read("run.json").get("command", "")}
+    values: dict[str, Any] = {
+        "run": str(path),
+        "created": run.read("run.json").get("created", ""),
+        "command": run.read("run.json").get("command", ""),
+    }
     values |= {"steps": run.config.train.steps, "checkpoints": [p.name for p in checkpoints]}
     if metrics:
-        values |= {"last step": metrics[-1]["step"], "loss": metrics[-1]["loss"], "held out": metrics[-1]["validation_loss"]}
+        values |= {
+            "last step": metrics[-1]["step"],
+            "loss": metrics[-1]["loss"],
+            "held out": metrics[-1]["validation_loss"],
+        }
     return values | ({"newest": describe_checkpoint(checkpoints[-1])} if checkpoints else {})
 
 
-def settings(prefix: Annotated[str, typer.Argument(help="Only settings whose key starts so, for example train.")] = "") -> None:
+def settings(
+    prefix: Annotated[str, typer.Argument(help="Only settings whose key starts so, for example train.")] = "",
+) -> None:
     """List the presets, and every setting for --set and --config with its default and meaning."""
     from pydantic_core import PydanticUndefined
 
@@ -87,7 +99,9 @@ def doctor() -> None:
         print(f"{name:<16}{'works' if works else 'does not work'}: {detail}")
     from ..data.builtin_sets import FASHION_MNIST_FOLDER
 
-    print(f"{'fashion-mnist':<16}{'found in ' + str(FASHION_MNIST_FOLDER) if FASHION_MNIST_FOLDER.is_dir() else 'not installed (apt-get install dataset-fashion-mnist)'}")
+    print(
+        f"{'fashion-mnist':<16}{'found in ' + str(FASHION_MNIST_FOLDER) if FASHION_MNIST_FOLDER.is_dir() else 'not installed (apt-get install dataset-fashion-mnist)'}"
+    )
     for name, purpose in OPTIONAL.items():
         print(f"{name:<16}{package_version(name) or f'not installed ({purpose})'}")
 
@@ -110,7 +124,10 @@ def check_precisions() -> dict[str, tuple[bool, str]]:
                 began = time.perf_counter()
                 float(conv(x).float().sum())
                 times[name] = time.perf_counter() - began
-            results[name] = (True, f"{times[name] / times['float32']:.1f} times float32's time for a convolution on {device}")
+            results[name] = (
+                True,
+                f"{times[name] / times['float32']:.1f} times float32's time for a convolution on {device}",
+            )
         except RuntimeError as error:
             results[name] = (False, str(error).splitlines()[0])
     return results

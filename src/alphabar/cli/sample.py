@@ -20,17 +20,40 @@ FRAMES = 60
 def sample(
     run: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint folder in it.")],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help=".npy or .npz: an array (N, H, W, C) uint8; .png: one grid; .webp or .gif: the denoising animation; else a folder.")
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help=".npy or .npz: an array (N, H, W, C) uint8; .png: one grid; .webp or .gif: the denoising animation; else a folder.",
+        ),
     ],
     n: Annotated[int | None, typer.Option("-n", min=1, help="How many pictures. Default: 16.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Reverse steps, at most the T of training. Default: 250.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="One seed, from which each picture's own is derived. Default: 0.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Reverse steps, at most the T of training. Default: 250.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="One seed, from which each picture's own is derived. Default: 0.")
+    ] = None,
     seeds: Annotated[str | None, typer.Option(help="The pictures' own seeds, one each: 0-63, or 5,7,20-29.")] = None,
-    variance: Annotated[str | None, typer.Option(help="Noise of a reverse step: posterior, beta, or learned. Default: learned if it was, else posterior.")] = None,
-    clip: Annotated[str | None, typer.Option(help="Keep the estimate of the clean picture in range: static, dynamic, or off. Default: static.")] = None,
-    label: Annotated[str | None, typer.Option("--class", help="The class to make. Default: all classes in turn.")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="A step, step-N, or a checkpoint folder. Default: the newest.")] = None,
-    raw_weights: Annotated[bool, typer.Option("--raw-weights", help="Use the weights of training instead of their average.")] = False,
+    variance: Annotated[
+        str | None,
+        typer.Option(
+            help="Noise of a reverse step: posterior, beta, or learned. Default: learned if it was, else posterior."
+        ),
+    ] = None,
+    clip: Annotated[
+        str | None,
+        typer.Option(help="Keep the estimate of the clean picture in range: static, dynamic, or off. Default: static."),
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option("--class", help="The class to make. Default: all classes in turn.")
+    ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="A step, step-N, or a checkpoint folder. Default: the newest.")
+    ] = None,
+    raw_weights: Annotated[
+        bool, typer.Option("--raw-weights", help="Use the weights of training instead of their average.")
+    ] = False,
     batch: Annotated[int | None, typer.Option(min=1, help="Pictures at a time. Default: as many as fit.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")] = "auto",
 ) -> None:
@@ -78,7 +101,9 @@ def parse_seeds(n: int | None, text: str) -> list[int]:
     return seeds
 
 
-def _write(pipeline: Pipeline, out: Path, seeds: Sequence[int], classes: Sequence[str | None], batch: int | None) -> None:
+def _write(
+    pipeline: Pipeline, out: Path, seeds: Sequence[int], classes: Sequence[str | None], batch: int | None
+) -> None:
     from ..output import open_writer
     from .watch import sampling_bar
 
@@ -95,13 +120,17 @@ def _animate(pipeline: Pipeline, out: Path, seeds: Sequence[int], classes: Seque
     from .watch import sampling_bar
 
     if len(seeds) > LARGEST_ANIMATION:
-        raise ConfigurationError(f"an animation shows at most {LARGEST_ANIMATION} pictures, got {len(seeds)}; use a smaller -n")
+        raise ConfigurationError(
+            f"an animation shows at most {LARGEST_ANIMATION} pictures, got {len(seeds)}; use a smaller -n"
+        )
     with sampling_bar(1, pipeline.steps) as update:
         frames = animation_frames(pipeline, seeds, classes, update)
     save_animation(out, frames)
 
 
-def animation_frames(pipeline: Pipeline, seeds: Sequence[int], classes: Sequence[str | None], update: object = None) -> list[np.ndarray]:
+def animation_frames(
+    pipeline: Pipeline, seeds: Sequence[int], classes: Sequence[str | None], update: object = None
+) -> list[np.ndarray]:
     """Grids of x_t from noise to picture: every few steps, at most 60 of them, the last one being the result."""
     from ..data.pictures import to_uint8
     from ..images import grid

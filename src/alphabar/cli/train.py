@@ -16,19 +16,50 @@ SHOWN = 10
 
 
 def train(
-    data: Annotated[str | None, typer.Argument(help="A folder of pictures, a .npz or .npy file, or a built-in set: digits, fashion-mnist.")] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The run folder to make (or to go on with, with --resume).")] = ...,  # type: ignore[assignment]
-    preset: Annotated[str | None, typer.Option(help="What to start from: tiny, small, ddpm-cifar10, or auto (by the size of the pictures).")] = None,
+    data: Annotated[
+        str | None,
+        typer.Argument(help="A folder of pictures, a .npz or .npy file, or a built-in set: digits, fashion-mnist."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The run folder to make (or to go on with, with --resume).")
+    ] = ...,  # type: ignore[assignment]
+    preset: Annotated[
+        str | None,
+        typer.Option(help="What to start from: tiny, small, ddpm-cifar10, or auto (by the size of the pictures)."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps in all.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Time to use instead: the speed is measured, then the steps are fixed. Default: 30.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, for example data.size=64. `alphabar settings` lists them.")] = None,
-    config: Annotated[Path | None, typer.Option(help="A YAML file of settings, such as the config.yaml of a run.")] = None,
-    class_from: Annotated[str | None, typer.Option(help="Where classes come from: folder, label, a column of the metadata, none. Default: label where there is one.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of weights, data order, times and noise. Default: 0.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint, exactly as if never stopped.")] = False,
-    accept_changed_data: Annotated[bool, typer.Option("--accept-changed-data", help="With --resume: go on although the data differs.")] = False,
+    minutes: Annotated[
+        float | None,
+        typer.Option(help="Time to use instead: the speed is measured, then the steps are fixed. Default: 30."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Any setting, for example data.size=64. `alphabar settings` lists them."
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A YAML file of settings, such as the config.yaml of a run.")
+    ] = None,
+    class_from: Annotated[
+        str | None,
+        typer.Option(
+            help="Where classes come from: folder, label, a column of the metadata, none. Default: label where there is one."
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of weights, data order, times and noise. Default: 0.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint, exactly as if never stopped.")
+    ] = False,
+    accept_changed_data: Annotated[
+        bool, typer.Option("--accept-changed-data", help="With --resume: go on although the data differs.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse data with unreadable pictures.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what was found and what would happen, then stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what was found and what would happen, then stop.")
+    ] = False,
 ) -> None:
     """Train on your own pictures.
 
@@ -38,8 +69,10 @@ def train(
     from ..training.session import prepare, remove_cache
     from .watch import console, reading_bar, watch
 
-    if data is None and not resume:
-        raise ConfigurationError("what should it train on? alphabar train DATA --out RUN, with DATA a folder of pictures, an array file, digits or fashion-mnist")
+    if data is None and not resume and config is None:
+        raise ConfigurationError(
+            "what should it train on? alphabar train DATA --out RUN, with DATA a folder of pictures, an array file, digits or fashion-mnist"
+        )
     if steps is not None and minutes is not None:
         raise ConfigurationError("--steps and --minutes say the same thing twice; give one")
     settings = list(set_ or [])
@@ -73,7 +106,9 @@ def describe_session(session: Session) -> None:
         f"model   preset {session.config.preset}, {plan.parameters / 1e6:.2f} M parameters; {plan.device}, {plan.precision}, {plan.threads} threads"
     )
     start = f"from step {plan.first_step} " if plan.first_step else ""
-    console.print(f"plan    {start}to step {plan.steps} of {train.batch_size} pictures ({plan.epochs:.1f} epochs), about {duration(plan.seconds)}")
+    console.print(
+        f"plan    {start}to step {plan.steps} of {train.batch_size} pictures ({plan.epochs:.1f} epochs), about {duration(plan.seconds)}"
+    )
 
 
 def report_lines(report: DataReport, class_from: str) -> list[str]:
@@ -88,7 +123,9 @@ def report_lines(report: DataReport, class_from: str) -> list[str]:
         shown = [f"{name} ({n})" for name, n in list(report.classes.items())[:20]]
         lines.append(f"classes {len(report.classes)}: {', '.join(shown)}{' ...' if len(report.classes) > 20 else ''}")
     elif report.folders > 1:
-        lines.append(f"classes none; the pictures lie in {report.folders} sub-folders: --class-from folder would make them classes")
+        lines.append(
+            f"classes none; the pictures lie in {report.folders} sub-folders: --class-from folder would make them classes"
+        )
     if class_from == "none" and not report.classes and report.folders <= 1:
         lines.append("classes none: the model is unconditional")
     if report.animated:
@@ -102,7 +139,9 @@ def report_lines(report: DataReport, class_from: str) -> list[str]:
         lines.append(f"skipped {len(report.skipped) - SHOWN} more, listed in data.json")
     if report.near_duplicates:
         shown = [f"{a} = {b}" for a, b in report.near_duplicates[:3]]
-        lines.append(f"note    {len(report.near_duplicates)} pairs of near-duplicates ({', '.join(shown)}{' ...' if len(report.near_duplicates) > 3 else ''})")
+        lines.append(
+            f"note    {len(report.near_duplicates)} pairs of near-duplicates ({', '.join(shown)}{' ...' if len(report.near_duplicates) > 3 else ''})"
+        )
     return lines
 
 
@@ -112,7 +151,13 @@ def _say_what_next(session: Session, out: Path, data: str | None) -> None:
     run = shlex.quote(str(out))
     if session.stopped_early:
         source = f"{shlex.quote(data)} " if data else ""
-        console.print(f"stopped at step {session.trainer.steps_done}, saved; go on with: alphabar train {source}--out {run} --resume", markup=False)
+        console.print(
+            f"stopped at step {session.trainer.steps_done}, saved; go on with: alphabar train {source}--out {run} --resume",
+            markup=False,
+        )
         return
-    console.print(f"done: {session.trainer.steps_done} steps in {out}; look at previews/filmstrip.png and loss.png there", markup=False)
+    console.print(
+        f"done: {session.trainer.steps_done} steps in {out}; look at previews/filmstrip.png and loss.png there",
+        markup=False,
+    )
     console.print(f"next: alphabar sample {run} -n 64 --out samples.png", markup=False)

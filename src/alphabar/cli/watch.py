@@ -9,7 +9,15 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 if TYPE_CHECKING:
     from ..samplers.base import SampleState
@@ -91,7 +99,10 @@ def _log(step: int, steps: int, row: dict[str, Any]) -> None:
         return
     held = "" if row["validation_loss"] is None else f"  held out {row['validation_loss']:.4f}"
     left = (steps - step) / max(row["steps_per_second"], 1e-9)
-    print(f"step {step}/{steps}  loss {row['loss']:.4f}{held}  {row['images_per_second']:.0f} images/s  {duration(left)} left", flush=True)
+    print(
+        f"step {step}/{steps}  loss {row['loss']:.4f}{held}  {row['images_per_second']:.0f} images/s  {duration(left)} left",
+        flush=True,
+    )
 
 
 def duration(seconds: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -38,12 +39,16 @@ class Encoders(nn.Module):
         super().__init__()
         self.kinds = nn.ModuleDict(encoders)
 
+    def items(self) -> list[tuple[str, Encoder]]:
+        """The encoders by name."""
+        return [(name, cast(Encoder, kind)) for name, kind in self.kinds.items()]
+
     def forward(self, values: Mapping[str, Tensor], n: int, drop: Mapping[str, Tensor] | None = None) -> Cond:
         """Encode what is given and take the null value of what is not. Raises ConfigurationError for a kind without encoder."""
         for name in values:
             if name not in self.kinds:
                 raise unknown("condition", name, self.kinds)
-        return merge(kind(values.get(name), n, (drop or {}).get(name)) for name, kind in self.kinds.items())
+        return merge(kind(values.get(name), n, (drop or {}).get(name)) for name, kind in self.items())
 
 
 def merge(parts: Iterable[Cond]) -> Cond:

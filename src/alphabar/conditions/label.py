@@ -25,7 +25,9 @@ class LabelEncoder(Encoder):
         if value is None:
             value = torch.full((n,), self.null)
         if value.shape != (n,) or bool(((value < 0) | (value > self.null)).any()):
-            raise ConfigurationError(f"labels must be {n} numbers in 0..{self.null} ({self.null} is null), got {value.tolist()}")
+            raise ConfigurationError(
+                f"labels must be {n} numbers in 0..{self.null} ({self.null} is null), got {value.tolist()}"
+            )
         if drop is not None:
             value = value.masked_fill(drop.to(value.device), self.null)
         return Cond(vector=self.embedding(value.to(device)))

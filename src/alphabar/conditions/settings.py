@@ -11,7 +11,12 @@ class LabelSettings(Settings):
     """A class of each picture."""
 
     classes: list[str] = Field(description="the class names, in the order of their numbers")
-    dropout: float = Field(0.1, ge=0, lt=1, description="probability that training hides the class, so that the model also learns to do without")
+    dropout: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="probability that training hides the class, so that the model also learns to do without",
+    )
 
 
 class ConditionSettings(Settings):

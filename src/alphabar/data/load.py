@@ -8,7 +8,7 @@ import re
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -72,7 +72,7 @@ class _Source:
 
     pictures: np.ndarray
     names: list[str]
-    labels: Sequence[Any] | None = None
+    labels: np.ndarray | None = None
     classes: list[str] | None = None
     rows: list[dict[str, Any]] | None = None
     folders: list[str | None] | None = None
@@ -116,8 +116,7 @@ def _read_source(settings: DataSettings, report: DataReport, cache: Path | None,
         return _from_array(settings, report, pictures, labels, classes)
     path = Path(settings.source).expanduser()
     if path.is_file() and path.suffix.lower() in (".npy", ".npz"):
-        pictures, labels = read_array(path)
-        return _from_array(settings, report, pictures, labels, None)
+        return _from_array(settings, report, *read_array(path), None)
     if path.is_dir():
         background_colour(settings.background)
         with warnings.catch_warnings():  # what matters is in the report; the rest is about odd tags
@@ -235,7 +234,7 @@ def _describe(report: DataReport, headers: list[Header], size: tuple[int, int]) 
     report.enlarged = sum(h.height < size[0] or h.width < size[1] for h in headers)
 
 
-def resolve_class_from(settings: DataSettings, labels: Sequence[Any] | None) -> str:
+def resolve_class_from(settings: DataSettings, labels: np.ndarray | None) -> str:
     """What "auto" means for this source."""
     return settings.class_from if settings.class_from != "auto" else ("none" if labels is None else "label")
 

@@ -68,9 +68,9 @@ class PictureSet:
         """A hash of all that training sees: pictures, labels and class names."""
         digest = hashlib.sha256(repr((self.pictures.shape, self.classes)).encode())
         for start in range(0, len(self), 4096):
-            digest.update(np.ascontiguousarray(self.pictures[start : start + 4096]))
+            digest.update(np.ascontiguousarray(self.pictures[start : start + 4096]).data)
         if self.labels is not None:
-            digest.update(np.ascontiguousarray(self.labels, dtype="<i8"))
+            digest.update(np.ascontiguousarray(self.labels, dtype="<i8").data)
         return digest.hexdigest()
 
 

@@ -60,10 +60,12 @@ def _names_below(folder: Path) -> Iterator[str]:
     top, visited = os.path.realpath(folder), set()
     for root, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
         real = os.path.realpath(root)
-        again = real in visited or (os.path.islink(root) and real.startswith(top + os.sep))
+        if real in visited or (os.path.islink(root) and real.startswith(top + os.sep)):
+            folders.clear()
+            continue
         visited.add(real)
-        folders[:] = [] if again else sorted(name for name in folders if not name.startswith(HIDDEN))
-        found = [] if again else files + [name for name in folders if PurePosixPath(name).suffix.lower() in EXTENSIONS]
+        folders[:] = sorted(name for name in folders if not name.startswith(HIDDEN))
+        found = files + [name for name in folders if PurePosixPath(name).suffix.lower() in EXTENSIONS]
         yield from ((Path(root) / name).relative_to(folder).as_posix() for name in found if not name.startswith(HIDDEN))
 
 
@@ -170,7 +172,7 @@ def to_uint8_values(array: np.ndarray, name: str) -> np.ndarray:
         return np.round(array / 257).astype(np.uint8)
     if kind in "iu" and not sixteen_bit and low >= 0 and high <= 255:
         return array.astype(np.uint8)
-    if kind == "f" and -1 <= low and high <= 1 and not UNCLEAR_LOW < low < 0:
+    if kind == "f" and low >= -1 and high <= 1 and not UNCLEAR_LOW < low < 0:
         values = np.asarray(array, dtype=np.float32)
         return np.round((values + 1) * 127.5 if low < 0 else values * 255).astype(np.uint8)
     raise DataError(f"{name}: values of type {array.dtype} from {low:g} to {high:g}; {EXPECTED_VALUES}")

@@ -41,7 +41,9 @@ class ResidualBlock(nn.Module):
     norm (Dhariwal & Nichol 2021, sec. 3.1, adaptive group normalisation).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, emb_dim: int, groups: int, eps: float, dropout: float, time_mode: str) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, emb_dim: int, groups: int, eps: float, dropout: float, time_mode: str
+    ) -> None:
         super().__init__()
         self.scale_shift = time_mode == "scale_shift"
         self.norm1 = nn.GroupNorm(groups, in_channels, eps)
@@ -82,7 +84,8 @@ class Attention(nn.Module):
         n, c, height, width = x.shape
         h = self.group_norm(x).flatten(2).transpose(1, 2)  # (N, H W, C)
         q, k, v = (
-            project(h).view(n, height * width, self.heads, c // self.heads).transpose(1, 2) for project in (self.to_q, self.to_k, self.to_v)
+            project(h).view(n, height * width, self.heads, c // self.heads).transpose(1, 2)
+            for project in (self.to_q, self.to_k, self.to_v)
         )
         h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, height * width, c)
         return x + self.to_out[0](h).transpose(1, 2).reshape(n, c, height, width)

@@ -14,18 +14,32 @@ class UNetSettings(Settings):
     """The U-Net of DDPM and its descendants; the same family as diffusers' UNet2DModel."""
 
     kind: Literal["unet"] = "unet"
-    channels: list[int] = Field([64, 128, 128], min_length=1, description="channels of each resolution, from full size down by halves")
+    channels: list[int] = Field(
+        [64, 128, 128], min_length=1, description="channels of each resolution, from full size down by halves"
+    )
     blocks: int = Field(2, ge=1, description="residual blocks of each resolution")
-    attention: list[bool] = Field([False, False, True], description="whether each resolution has attention after its residual blocks")
+    attention: list[bool] = Field(
+        [False, False, True], description="whether each resolution has attention after its residual blocks"
+    )
     middle_attention: bool = Field(True, description="whether the middle has attention")
-    head_channels: int | None = Field(None, ge=1, description="channels of one attention head; default: one head of all channels")
+    head_channels: int | None = Field(
+        None, ge=1, description="channels of one attention head; default: one head of all channels"
+    )
     groups: int = Field(32, ge=1, description="groups of the group normalisation; must divide every channel count")
     norm_eps: float = Field(1e-5, gt=0, description="epsilon of the group normalisation")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout inside the residual blocks")
-    time_mode: Literal["add", "scale_shift"] = Field("add", description="how the time embedding enters a block: added, or as scale and shift of a norm (ADM)")
-    sine_first: bool = Field(True, description="order of the sinusoidal embedding: sines then cosines (DDPM) or the reverse")
-    frequency_shift: int = Field(1, ge=0, le=1, description="divisor of the embedding's exponents: half - shift (DDPM: 1)")
-    down_padding: Literal["both", "after"] = Field("both", description="zeros around the stride-2 convolution: on both sides, or after only (DDPM)")
+    time_mode: Literal["add", "scale_shift"] = Field(
+        "add", description="how the time embedding enters a block: added, or as scale and shift of a norm (ADM)"
+    )
+    sine_first: bool = Field(
+        True, description="order of the sinusoidal embedding: sines then cosines (DDPM) or the reverse"
+    )
+    frequency_shift: int = Field(
+        1, ge=0, le=1, description="divisor of the embedding's exponents: half - shift (DDPM: 1)"
+    )
+    down_padding: Literal["both", "after"] = Field(
+        "both", description="zeros around the stride-2 convolution: on both sides, or after only (DDPM)"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> UNetSettings:
@@ -35,9 +49,13 @@ class UNetSettings(Settings):
             )
         for c in self.channels:
             if c % self.groups:
-                raise ConfigurationError(f"network.groups = {self.groups} must divide every channel count, but {c} in network.channels is not a multiple")
+                raise ConfigurationError(
+                    f"network.groups = {self.groups} must divide every channel count, but {c} in network.channels is not a multiple"
+                )
             if self.head_channels and c % self.head_channels:
-                raise ConfigurationError(f"network.head_channels = {self.head_channels} must divide every channel count, got {c}")
+                raise ConfigurationError(
+                    f"network.head_channels = {self.head_channels} must divide every channel count, got {c}"
+                )
         return self
 
 

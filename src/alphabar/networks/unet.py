@@ -21,7 +21,9 @@ from .settings import UNetSettings
 class Level(nn.Module):
     """The residual blocks of one resolution, each followed by attention if the level has it, and a change of size."""
 
-    def __init__(self, settings: UNetSettings, widths: list[int], out_channels: int, attention: bool, emb_dim: int) -> None:
+    def __init__(
+        self, settings: UNetSettings, widths: list[int], out_channels: int, attention: bool, emb_dim: int
+    ) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(residual_block(settings, width, out_channels, emb_dim) for width in widths)
         self.attentions = nn.ModuleList(attention_block(settings, out_channels) for _ in widths) if attention else None
@@ -59,7 +61,9 @@ class UpLevel(Level):
     def __init__(self, settings: UNetSettings, in_channels: int, level: int, emb_dim: int) -> None:
         out_channels = settings.channels[level]
         skip_channels = [out_channels] * settings.blocks + [settings.channels[max(level - 1, 0)]]
-        widths = [x + skip for x, skip in zip([in_channels] + [out_channels] * settings.blocks, skip_channels, strict=True)]
+        widths = [
+            x + skip for x, skip in zip([in_channels] + [out_channels] * settings.blocks, skip_channels, strict=True)
+        ]
         super().__init__(settings, widths, out_channels, settings.attention[level], emb_dim)
         self.upsamplers = nn.ModuleList([Upsample(out_channels)]) if level > 0 else None
 
@@ -104,14 +108,18 @@ class UNet(nn.Module):
         levels = range(len(widths))
         self.down_blocks = nn.ModuleList(DownLevel(settings, widths[max(i - 1, 0)], i, emb_dim) for i in levels)
         self.mid_block = Middle(settings, emb_dim)
-        self.up_blocks = nn.ModuleList(UpLevel(settings, widths[min(i + 1, len(widths) - 1)], i, emb_dim) for i in reversed(levels))
+        self.up_blocks = nn.ModuleList(
+            UpLevel(settings, widths[min(i + 1, len(widths) - 1)], i, emb_dim) for i in reversed(levels)
+        )
         self.conv_norm_out = nn.GroupNorm(settings.groups, widths[0], settings.norm_eps)
         self.conv_out = nn.Conv2d(widths[0], out_channels, 3, padding=1)
 
     def forward(self, x: Tensor, time: Tensor, cond: Cond) -> Tensor:
         """Predict from the noisy picture, the time and the conditions."""
         check_size(self.settings, *x.shape[-2:])
-        emb = sinusoidal_embedding(time, self.settings.channels[0], self.settings.sine_first, self.settings.frequency_shift)
+        emb = sinusoidal_embedding(
+            time, self.settings.channels[0], self.settings.sine_first, self.settings.frequency_shift
+        )
         emb = self.time_embedding(emb)
         if cond.vector is not None:
             emb = emb + cond.vector
@@ -126,7 +134,9 @@ class UNet(nn.Module):
 
 def residual_block(settings: UNetSettings, in_channels: int, out_channels: int, emb_dim: int) -> ResidualBlock:
     """A residual block with the network's common settings."""
-    return ResidualBlock(in_channels, out_channels, emb_dim, settings.groups, settings.norm_eps, settings.dropout, settings.time_mode)
+    return ResidualBlock(
+        in_channels, out_channels, emb_dim, settings.groups, settings.norm_eps, settings.dropout, settings.time_mode
+    )
 
 
 def attention_block(settings: UNetSettings, channels: int) -> Attention:

@@ -25,8 +25,12 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno in NO_SPACE:
-            raise StorageError(f"no space left on the disk for {path}; nothing that stood there was harmed: free some space, then go on") from None
-        raise StorageError(f"cannot write {path}: {error.strerror or error}; nothing that stood there was harmed") from None
+            raise StorageError(
+                f"no space left on the disk for {path}; nothing that stood there was harmed: free some space, then go on"
+            ) from None
+        raise StorageError(
+            f"cannot write {path}: {error.strerror or error}; nothing that stood there was harmed"
+        ) from None
 
 
 @contextlib.contextmanager

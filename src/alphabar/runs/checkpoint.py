@@ -56,23 +56,36 @@ class Checkpoint:
             raise CheckpointError(f"{path} is missing{previous_good(self.path)}") from None
         expected = self.files.get(path.name, {})
         if hashlib.sha256(content).hexdigest() != expected.get("sha256"):
-            raise CheckpointError(f"{path} is damaged: {len(content)} bytes, expected {expected.get('bytes')} with another hash{previous_good(self.path)}")
+            raise CheckpointError(
+                f"{path} is damaged: {len(content)} bytes, expected {expected.get('bytes')} with another hash{previous_good(self.path)}"
+            )
         try:
             return safetensors.torch.load(content)
         except SafetensorError as error:
             raise CheckpointError(f"{path} is not a safetensors file: {error}{previous_good(self.path)}") from None
 
 
-def save_checkpoint(run: RunFolder, step: int, config: Config, shape: tuple[int, ...], fingerprint: str, tensors: Mapping[str, Tensors]) -> Path:
+def save_checkpoint(
+    run: RunFolder, step: int, config: Config, shape: tuple[int, ...], fingerprint: str, tensors: Mapping[str, Tensors]
+) -> Path:
     """Write checkpoints/step-N and remove the oldest ones beyond train.keep_checkpoints. Raises StorageError, harming nothing."""
     path = run.path / "checkpoints" / f"step-{step}"
     with replacing_folder(path) as folder:
         files = {}
         for part in PARTS:
-            content = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors[part].items()})
+            content = safetensors.torch.save(
+                {name: tensor.detach().cpu().contiguous() for name, tensor in tensors[part].items()}
+            )
             write_bytes(folder / f"{part}.safetensors", content)
             files[f"{part}.safetensors"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        record = {"format": FORMAT, "step": step, "shape": shape, "fingerprint": fingerprint, "files": files, "config": config.model_dump(mode="json")}
+        record = {
+            "format": FORMAT,
+            "step": step,
+            "shape": shape,
+            "fingerprint": fingerprint,
+            "files": files,
+            "config": config.model_dump(mode="json"),
+        }
         write_json(folder / "checkpoint.json", record)
     for old in run.checkpoints()[: -config.train.keep_checkpoints]:
         shutil.rmtree(old, ignore_errors=True)
@@ -85,12 +98,25 @@ def open_checkpoint(path: Path) -> Checkpoint:
     try:
         record = json.loads(record_path.read_text())
         if record["format"] != FORMAT:
-            raise CheckpointError(f"{path} has checkpoint format {record['format']}, this alphabar reads format {FORMAT}")
-        return Checkpoint(path, record["step"], validate(Config, record["config"]), tuple(record["shape"]), record["fingerprint"], record["files"])
+            raise CheckpointError(
+                f"{path} has checkpoint format {record['format']}, this alphabar reads format {FORMAT}"
+            )
+        return Checkpoint(
+            path,
+            record["step"],
+            validate(Config, record["config"]),
+            tuple(record["shape"]),
+            record["fingerprint"],
+            record["files"],
+        )
     except FileNotFoundError:
-        raise CheckpointError(f"{path} is not an alphabar checkpoint (no checkpoint.json){previous_good(path)}") from None
+        raise CheckpointError(
+            f"{path} is not an alphabar checkpoint (no checkpoint.json){previous_good(path)}"
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, OSError) as error:
-        raise CheckpointError(f"{record_path} is damaged ({type(error).__name__}: {error}){previous_good(path)}") from None
+        raise CheckpointError(
+            f"{record_path} is damaged ({type(error).__name__}: {error}){previous_good(path)}"
+        ) from None
 
 
 def find_checkpoint(path: Path, name: str | None = None) -> Checkpoint:
@@ -104,7 +130,9 @@ def find_checkpoint(path: Path, name: str | None = None) -> Checkpoint:
     for candidate in candidates:
         if candidate.is_dir():
             return open_checkpoint(candidate)
-    raise CheckpointError(f"no checkpoint {name!r} in {path}; there are: {', '.join(p.name for p in run.checkpoints()) or 'none'}")
+    raise CheckpointError(
+        f"no checkpoint {name!r} in {path}; there are: {', '.join(p.name for p in run.checkpoints()) or 'none'}"
+    )
 
 
 def previous_good(path: Path) -> str:
@@ -121,7 +149,9 @@ def is_whole(path: Path) -> bool:
     """Whether all files of a checkpoint are there with their right sizes and hashes."""
     try:
         files = json.loads((path / "checkpoint.json").read_text())["files"]
-        return all(hashlib.sha256((path / name).read_bytes()).hexdigest() == entry["sha256"] for name, entry in files.items())
+        return all(
+            hashlib.sha256((path / name).read_bytes()).hexdigest() == entry["sha256"] for name, entry in files.items()
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
@@ -131,4 +161,6 @@ def load_weights(module: Any, tensors: Tensors, path: Path) -> None:
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:
-        raise CheckpointError(f"{path} does not fit the network of its own configuration: {str(error).splitlines()[1].strip()}") from None
+        raise CheckpointError(
+            f"{path} does not fit the network of its own configuration: {str(error).splitlines()[1].strip()}"
+        ) from None

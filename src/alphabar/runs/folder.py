@@ -1,14 +1,14 @@
 """The run folder.
 
-    run.json            format version, alphabar's version, when and by which command it was made
-    config.yaml         the whole configuration; `alphabar train --config` repeats the run from it
-    environment.json    versions, machine, threads
-    data.json           what was found in the data, and which pictures are held out
-    data-preview.png    some training pictures as the network sees them
-    metrics.jsonl       a line a report: step, loss, validation loss, loss by noise level, rate, speed
-    loss.png            the same as curves
-    previews/           step-N.png: samples from the same noise; filmstrip.png: all of them
-    checkpoints/        step-N/, see `checkpoint.py`
+run.json            format version, alphabar's version, when and by which command it was made
+config.yaml         the whole configuration; `alphabar train --config` repeats the run from it
+environment.json    versions, machine, threads
+data.json           what was found in the data, and which pictures are held out
+data-preview.png    some training pictures as the network sees them
+metrics.jsonl       a line a report: step, loss, validation loss, loss by noise level, rate, speed
+loss.png            the same as curves
+previews/           step-N.png: samples from the same noise; filmstrip.png: all of them
+checkpoints/        step-N/, see `checkpoint.py`
 """
 
 from __future__ import annotations
@@ -39,7 +39,15 @@ class RunFolder:
         """Start a run. Raises CheckpointError if the folder exists and is not empty."""
         check_free(path)
         run = cls(path)
-        write_json(run.path / "run.json", {"format": FORMAT, "alphabar": __version__, "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "command": command})
+        write_json(
+            run.path / "run.json",
+            {
+                "format": FORMAT,
+                "alphabar": __version__,
+                "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                "command": command,
+            },
+        )
         return run
 
     @classmethod
@@ -49,12 +57,20 @@ class RunFolder:
         try:
             found = json.loads(marker.read_text())["format"]
         except FileNotFoundError:
-            what = "has no run.json, so it is not a run folder" if path.is_dir() else "does not exist" if not path.exists() else "is not a folder"
+            what = (
+                "has no run.json, so it is not a run folder"
+                if path.is_dir()
+                else "does not exist"
+                if not path.exists()
+                else "is not a folder"
+            )
             raise CheckpointError(f"{path} {what}; give the --out of an alphabar train") from None
         except (json.JSONDecodeError, KeyError, TypeError, OSError) as error:
             raise CheckpointError(f"{marker} is damaged ({error}); it should say {{'format': {FORMAT}}}") from None
         if found != FORMAT:
-            raise CheckpointError(f"{path} has run format {found}, this alphabar reads format {FORMAT}; use the alphabar that made it, or a newer one")
+            raise CheckpointError(
+                f"{path} has run format {found}, this alphabar reads format {FORMAT}; use the alphabar that made it, or a newer one"
+            )
         return cls(path)
 
     @property
@@ -69,7 +85,7 @@ class RunFolder:
     def read(self, name: str) -> dict[str, Any]:
         """A JSON file of the run as values; empty if it is not there."""
         try:
-            return json.loads((self.path / name).read_text())  # type: ignore[no-any-return]
+            return json.loads((self.path / name).read_text())
         except FileNotFoundError:
             return {}
         except json.JSONDecodeError as error:
@@ -96,19 +112,27 @@ class RunFolder:
     def checkpoints(self) -> list[Path]:
         """The checkpoint folders by step, oldest first."""
         folder = self.path / "checkpoints"
-        found = [(int(match[1]), path) for path in (folder.iterdir() if folder.is_dir() else ()) if (match := re.fullmatch(r"step-(\d+)", path.name))]
+        found = [
+            (int(match[1]), path)
+            for path in (folder.iterdir() if folder.is_dir() else ())
+            if (match := re.fullmatch(r"step-(\d+)", path.name))
+        ]
         return [path for _, path in sorted(found)]
 
     def latest_checkpoint(self) -> Path:
         """The newest checkpoint. Raises CheckpointError if there is none."""
         found = self.checkpoints()
         if not found:
-            raise CheckpointError(f"{self.path} has no checkpoint yet; start anew with another --out, or remove the folder and leave --resume out")
+            raise CheckpointError(
+                f"{self.path} has no checkpoint yet; start anew with another --out, or remove the folder and leave --resume out"
+            )
         return found[-1]
 
 
 def check_free(path: Path) -> None:
     """Raise CheckpointError unless a run can start at this path."""
     if path.exists() and (not path.is_dir() or any(entry.name != "cache" for entry in path.iterdir())):
-        hint = "go on with --resume, or choose another --out" if (path / "run.json").exists() else "choose another --out"
+        hint = (
+            "go on with --resume, or choose another --out" if (path / "run.json").exists() else "choose another --out"
+        )
         raise CheckpointError(f"{path} exists already; {hint} (alphabar never writes over a run)")

@@ -27,7 +27,9 @@ class Ancestral(Sampler):
             raise unknown("variance", variance, VARIANCES)
         self.variance = variance
 
-    def step(self, denoiser: DenoiserLike, x_t: Tensor, t: Tensor, s: Tensor, cond: Cond | None, noise: Noise) -> tuple[Tensor, Tensor]:
+    def step(
+        self, denoiser: DenoiserLike, x_t: Tensor, t: Tensor, s: Tensor, cond: Cond | None, noise: Noise
+    ) -> tuple[Tensor, Tensor]:
         """One stride from t to s."""
         alpha_bar, alpha_bar_prev = denoiser.schedule.alpha_bar(t), denoiser.schedule.alpha_bar(s)
         prediction = denoiser(x_t, t, cond)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -31,7 +32,9 @@ class Sampler(ABC):
     """A method that goes from x_t to x_s, s < t."""
 
     @abstractmethod
-    def step(self, denoiser: DenoiserLike, x_t: Tensor, t: Tensor, s: Tensor, cond: Cond | None, noise: Noise) -> tuple[Tensor, Tensor]:
+    def step(
+        self, denoiser: DenoiserLike, x_t: Tensor, t: Tensor, s: Tensor, cond: Cond | None, noise: Noise
+    ) -> tuple[Tensor, Tensor]:
         """(x_s, x_0_hat) from x_t (N, ...); t and s are float64 scalars, noise() draws z ~ N(0, I) of x_t's shape."""
 
 
@@ -52,7 +55,7 @@ def sample_states(
     steps = len(times) - 1
     x = seeded_noise(seeds, shape, 0).to(device)
     yield SampleState(0, steps, float(times[0]), x, torch.zeros_like(x))
-    for i, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True), start=1):
+    for i, (t, s) in enumerate(pairwise(times), start=1):
         with torch.no_grad():
             x, x_0_hat = sampler.step(denoiser, x, t, s, cond, lambda i=i: seeded_noise(seeds, shape, i).to(device))  # type: ignore[misc]
         yield SampleState(i, steps, float(s), x, x_0_hat)

@@ -21,5 +21,7 @@ def trailing_times(schedule: Schedule, steps: int) -> Tensor:
     if schedule.steps is None:
         return fractions
     if steps > schedule.steps:
-        raise ConfigurationError(f"the model was trained with T = {schedule.steps} steps, got {steps} sampling steps; use at most {schedule.steps}")
+        raise ConfigurationError(
+            f"the model was trained with T = {schedule.steps} steps, got {steps} sampling steps; use at most {schedule.steps}"
+        )
     return (fractions * schedule.steps).round() / schedule.steps

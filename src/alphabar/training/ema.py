@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
-from typing import cast
+from typing import Generic, TypeVar, cast
 
 import torch
 from torch import nn
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def ema_decay(step: int, decay: float) -> float:
@@ -18,11 +20,11 @@ def ema_decay(step: int, decay: float) -> float:
     return min(decay, (1 + step) / (10 + step))
 
 
-class EMA:
+class EMA(Generic[Module]):
     """ema <- decay ema + (1 - decay) weights after each step. Buffers are copied, not averaged."""
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+    def __init__(self, module: Module, decay: float) -> None:
+        self.module: Module = copy.deepcopy(module).eval().requires_grad_(False)
         self.decay = decay
 
     @torch.no_grad()

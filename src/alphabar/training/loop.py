@@ -26,7 +26,6 @@ from .ema import EMA
 from .settings import TrainSettings
 from .times import build_time_sampler
 
-
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -102,14 +101,19 @@ class Trainer:
         mirrored = generator(config.seed, "flip", step).random(n) < 0.5 if config.data.flip else None
         t, weight = self.times.draw(n, config.seed, step)
         eps = normal((n, *self.data.shape), config.seed, "noise", step)
-        drop = {name: self._dropped(name, encoder.dropout, n, step) for name, encoder in self.denoiser.encoders.kinds.items()}  # type: ignore[arg-type]
+        drop = {
+            name: self._dropped(name, encoder.dropout, n, step)
+            for name, encoder in self.denoiser.encoders.items()
+        }
         total, squared_errors = 0.0, []
         for part in torch.arange(n).chunk(config.train.accumulate):
             batch = self.data.batch(indices[part.numpy()], None if mirrored is None else mirrored[part.numpy()])
             cond = self.denoiser.encode(batch.cond, len(part), {name: mask[part] for name, mask in drop.items()})
-            losses = denoising_loss(self.denoiser, self._move(batch.x_0), t[part], self._move(eps[part]), cond, config.loss)
+            losses = denoising_loss(
+                self.denoiser, self._move(batch.x_0), t[part], self._move(eps[part]), cond, config.loss
+            )
             loss = (losses.total * weight[part].to(losses.total)).sum() / n
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             total += float(loss.detach())
             squared_errors.append(losses.squared_error.detach().cpu())
         return total, t, torch.cat(squared_errors)
@@ -133,7 +137,9 @@ class Trainer:
         for part in torch.arange(n).split(max(1, self.config.train.batch_size // self.config.train.accumulate)):
             batch = data.batch(indices[part.numpy()])
             cond = self.ema.module.encode(batch.cond, len(part))
-            loss = denoising_loss(self.ema.module, self._move(batch.x_0), t[part], self._move(eps[part]), cond, self.config.loss)
+            loss = denoising_loss(
+                self.ema.module, self._move(batch.x_0), t[part], self._move(eps[part]), cond, self.config.loss
+            )
             errors.append(loss.squared_error.cpu())
         return float(torch.cat(errors).double().mean())
 
@@ -143,20 +149,30 @@ class Trainer:
         optimizer |= {f"times.{key}": value for key, value in self.times.state_dict().items()}
         return {"model": self.denoiser.state_dict(), "ema": self.ema.state_dict(), "optimizer": optimizer}
 
-    def load_state(self, step: int, model: dict[str, Tensor], ema: dict[str, Tensor], optimizer: dict[str, Tensor]) -> None:
+    def load_state(
+        self, step: int, model: dict[str, Tensor], ema: dict[str, Tensor], optimizer: dict[str, Tensor]
+    ) -> None:
         """Take back what `state` gave after `step` steps. Raises CheckpointError if it is another network's."""
         try:
             self.denoiser.load_state_dict(model)
             self.ema.module.load_state_dict(ema)
-            self.times.load_state_dict({key.removeprefix("times."): v for key, v in optimizer.items() if key.startswith("times.")})
+            self.times.load_state_dict(
+                {key.removeprefix("times."): v for key, v in optimizer.items() if key.startswith("times.")}
+            )
             for name, parameter in self.denoiser.named_parameters():
-                self.optimizer.state[parameter] = {key: _like(optimizer[f"{key}.{name}"], parameter) for key in ADAM_STATE}
+                self.optimizer.state[parameter] = {
+                    key: _like(optimizer[f"{key}.{name}"], parameter) for key in ADAM_STATE
+                }
         except (RuntimeError, KeyError) as error:
-            raise CheckpointError(f"the checkpoint's tensors do not fit this network: {str(error).splitlines()[-1].strip()}") from None
+            raise CheckpointError(
+                f"the checkpoint's tensors do not fit this network: {str(error).splitlines()[-1].strip()}"
+            ) from None
         self.steps_done = step
 
     def _optimizer_states(self) -> list[tuple[str, dict[str, Tensor]]]:
-        return [(name, self.optimizer.state[p]) for name, p in self.denoiser.named_parameters() if p in self.optimizer.state]
+        return [
+            (name, self.optimizer.state[p]) for name, p in self.denoiser.named_parameters() if p in self.optimizer.state
+        ]
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:
@@ -184,7 +200,9 @@ def batch_indices(n: int, batch: int, seed: int, step: int) -> np.ndarray:
     """The indices (batch,) of step number `step` (from 0): each epoch is a new order of all n, cut into batches without a gap."""
     positions = np.arange(step * batch, (step + 1) * batch)
     epochs = positions // n
-    return np.concatenate([epoch_order(n, seed, int(epoch))[positions[epochs == epoch] % n] for epoch in np.unique(epochs)])
+    return np.concatenate(
+        [epoch_order(n, seed, int(epoch))[positions[epochs == epoch] % n] for epoch in np.unique(epochs)]
+    )
 
 
 @lru_cache(maxsize=4)

@@ -29,7 +29,9 @@ def save_loss_plot(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     edges = np.linspace(0, 1, len(last) + 1)
     heights = [value if value is not None else 0.0 for value in last]
     right.bar(edges[:-1], heights, width=np.diff(edges), align="edge", color="tab:blue", edgecolor="white")
-    right.set(xlabel="time t (0: data, 1: noise)", ylabel="mean squared error", title=f"by time, up to step {steps[-1]}")
+    right.set(
+        xlabel="time t (0: data, 1: noise)", ylabel="mean squared error", title=f"by time, up to step {steps[-1]}"
+    )
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     write_bytes(path, buffer.getvalue())

@@ -59,9 +59,10 @@ class Recorder:
             "time": time.time(),
         }
         self.run.append_metrics(row)
-        for key, value in row.items() if self.events is not None else ():
-            if isinstance(value, float) and key != "time":
-                self.events.add_scalar(key, value, row["step"])
+        if self.events is not None:
+            for key, value in row.items():
+                if isinstance(value, float) and key != "time":
+                    self.events.add_scalar(key, value, row["step"])
         self.last = row
         self._restart()
         return row
@@ -162,4 +163,4 @@ def _tensorboard(path: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise ConfigurationError("train.tensorboard needs TensorBoard: pip install 'alphabar[tensorboard]'") from None
-    return SummaryWriter(path / "tensorboard")  # type: ignore[no-untyped-call]
+    return SummaryWriter(path / "tensorboard")

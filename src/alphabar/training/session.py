@@ -28,6 +28,7 @@ from .recorder import Recorder, save_data_preview, save_preview
 from .settings import RESUMABLE
 
 MEASURE_SECONDS, MEASURE_STEPS = 3.0, 20
+ESTIMATE_SECONDS = 0.5  # enough where the speed only serves to estimate the time
 TIME_FOR_TRAINING = 0.92  # the rest of the minutes goes to previews, validation, checkpoints
 PREVIEWS = 12
 CACHE = Path("cache") / "pictures.npy"
@@ -53,13 +54,29 @@ class Session:
     """One sitting of a run. `run()` trains; `request_stop()` makes it save and end after the step at hand."""
 
     def __init__(
-        self, out: Path, config: Config, train: TrainingData, held_out: TrainingData | None, report: DataReport | None, start: Checkpoint | None, seconds_per_step: float
+        self,
+        out: Path,
+        config: Config,
+        train: TrainingData,
+        held_out: TrainingData | None,
+        report: DataReport | None,
+        start: Checkpoint | None,
+        seconds_per_step: float,
     ) -> None:
-        self.out, self.config, self.data, self.held_out, self.report, self.start = out, config, train, held_out, report, start
+        self.out, self.config, self.data, self.held_out, self.report, self.start = (
+            out,
+            config,
+            train,
+            held_out,
+            report,
+            start,
+        )
         self.fingerprint = report.fingerprint if report else train.fingerprint()
         self.trainer = Trainer(config, train)
         if start is not None:
-            self.trainer.load_state(start.step, start.tensors("model"), start.tensors("ema"), start.tensors("optimizer"))
+            self.trainer.load_state(
+                start.step, start.tensors("model"), start.tensors("ema"), start.tensors("optimizer")
+            )
         self.seconds_per_step = seconds_per_step
         self.recorder: Recorder | None = None
         self._stop = False
@@ -114,7 +131,10 @@ class Session:
     def _open_folder(self) -> RunFolder:
         if self.start is not None:
             run = RunFolder.open(self.out)
-            Recorder(run, self.config.model_copy(update={"train": self.config.train.model_copy(update={"tensorboard": False})})).rewind(self.start.step)
+            Recorder(
+                run,
+                self.config.model_copy(update={"train": self.config.train.model_copy(update={"tensorboard": False})}),
+            ).rewind(self.start.step)
         else:
             run = RunFolder.create(self.out, " ".join(sys.argv))
             write_json(run.path / "environment.json", describe_environment())
@@ -129,7 +149,11 @@ class Session:
         train = self.config.train
         if recorder.take(report):
             with recorder.pause():
-                loss = None if self.held_out is None else self.trainer.validation_loss(self.held_out, train.validation_pictures)
+                loss = (
+                    None
+                    if self.held_out is None
+                    else self.trainer.validation_loss(self.held_out, train.validation_pictures)
+                )
             recorder.write_line(loss)
         with recorder.pause():
             if report.step % (train.preview_every or report.steps) == 0 or report.step == report.steps:
@@ -140,7 +164,7 @@ class Session:
 
     def _preview(self, run: RunFolder) -> None:
         if len(self.data.shape) == 3:
-            save_preview(run, self.config, self.trainer.ema.module, self.data.shape, self.trainer.steps_done)  # type: ignore[arg-type]
+            save_preview(run, self.config, self.trainer.ema.module, self.data.shape, self.trainer.steps_done)
 
     def _save(self, run: RunFolder) -> None:
         step = self.trainer.steps_done
@@ -177,7 +201,9 @@ def prepare(
     the file `config`, over those of the preset. Raises ConfigurationError, DataError or CheckpointError.
     """
     out = Path(out)
-    overrides = [f"{key}={value}" for key, value in settings.items()] if isinstance(settings, Mapping) else list(settings)
+    overrides = (
+        [f"{key}={value}" for key, value in settings.items()] if isinstance(settings, Mapping) else list(settings)
+    )
     values = resolve(preset, Path(config) if config else None, overrides)
     for key, value in (("steps", steps), ("minutes", minutes)):
         if value is not None:
@@ -198,7 +224,14 @@ class _Data:
     settings: DataSettings | None
 
     @classmethod
-    def read(cls, data: str | Path | TrainingData | None, held_out: TrainingData | None, values: Mapping[str, Any], out: Path, progress: Progress | None) -> _Data:
+    def read(
+        cls,
+        data: str | Path | TrainingData | None,
+        held_out: TrainingData | None,
+        values: Mapping[str, Any],
+        out: Path,
+        progress: Progress | None,
+    ) -> _Data:
         if data is not None and not isinstance(data, str | Path):
             return cls(data, held_out, None, None)
         wanted = dict(preset_free(values.get("data") or {}, values.get("preset")))
@@ -213,7 +246,9 @@ class _Data:
             filled["data"] = self.settings.model_dump()
         if isinstance(self.train, PictureSet) and self.train.labels is not None:
             label = (values.get("conditions") or {}).get("label") or {}
-            filled["conditions"] = ConditionSettings(label=LabelSettings(**{**label, "classes": self.train.classes})).model_dump()
+            filled["conditions"] = ConditionSettings(
+                label=LabelSettings(**{**label, "classes": self.train.classes})
+            ).model_dump()
         return finish(filled, self.train.shape[1:] or (1,))
 
 
@@ -227,9 +262,11 @@ def settle(config: Config, data: TrainingData) -> tuple[Config, float]:
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     config = with_train(config, threads=torch.get_num_threads())
-    seconds = measure_step(config, data)
+    seconds = measure_step(config, data, ESTIMATE_SECONDS if config.train.steps else MEASURE_SECONDS)
     steps = config.train.steps or max(1, int(config.train.minutes * 60 * TIME_FOR_TRAINING / seconds))
-    return with_train(config, steps=steps, preview_every=config.train.preview_every or max(1, steps // PREVIEWS)), seconds
+    return with_train(
+        config, steps=steps, preview_every=config.train.preview_every or max(1, steps // PREVIEWS)
+    ), seconds
 
 
 def with_train(config: Config, **changes: Any) -> Config:
@@ -237,24 +274,29 @@ def with_train(config: Config, **changes: Any) -> Config:
     return config.model_copy(update={"train": config.train.model_copy(update=changes)})
 
 
-def measure_step(config: Config, data: TrainingData) -> float:
-    """Seconds of one optimizer step, the median of some on a trainer that is thrown away."""
+def measure_step(config: Config, data: TrainingData, budget: float) -> float:
+    """Seconds of one optimizer step, the median of those that fit into `budget` seconds, on a trainer that is thrown away."""
     if len(data) == 0:
         raise DataError("there is nothing to train on: all pictures are held out; lower data.held_out")
     trainer = Trainer(config, data)
-    began, taken = time.monotonic(), []
-    while len(taken) < 2 or (time.monotonic() - began < MEASURE_SECONDS and len(taken) < MEASURE_STEPS):
+    began, taken = time.monotonic(), list[float]()
+    while len(taken) < 2 or (time.monotonic() - began < budget and len(taken) < MEASURE_STEPS):
         start = time.monotonic()
         trainer.step()
         taken.append(time.monotonic() - start)
-        if taken[0] > MEASURE_SECONDS:
+        if taken[0] > budget:
             break
     warm = sorted(taken[1:] or taken)
     return warm[len(warm) // 2]
 
 
 def _resume(
-    data: str | Path | TrainingData | None, out: Path, values: Mapping[str, Any], accept_changed_data: bool, held_out: TrainingData | None, progress: Progress | None
+    data: str | Path | TrainingData | None,
+    out: Path,
+    values: Mapping[str, Any],
+    accept_changed_data: bool,
+    held_out: TrainingData | None,
+    progress: Progress | None,
 ) -> Session:
     run = RunFolder.open(out)
     start = open_checkpoint(run.latest_checkpoint())
@@ -265,21 +307,31 @@ def _resume(
     source = _Data.read(data, held_out, {"data": merge(saved_data, values.get("data") or {})}, out, progress)
     fingerprint = source.report.fingerprint if source.report else source.train.fingerprint()
     if fingerprint != start.fingerprint and not accept_changed_data:
-        raise DataError(f"the data differs from what {out} was trained on; give the same data, or --accept-changed-data to go on with what is there")
+        raise DataError(
+            f"the data differs from what {out} was trained on; give the same data, or --accept-changed-data to go on with what is there"
+        )
     if tuple(source.train.shape) != start.shape:
-        raise DataError(f"the data has shape {tuple(source.train.shape)}, the run {start.shape}; give data of the same shape")
+        raise DataError(
+            f"the data has shape {tuple(source.train.shape)}, the run {start.shape}; give data of the same shape"
+        )
     check_classes(source.train, start.config)
     config = changed_config(start.config, values)
     minutes = (values.get("train") or {}).get("minutes")
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
-    seconds = measure_step(config, source.train)
+    seconds = measure_step(config, source.train, ESTIMATE_SECONDS if minutes is None else MEASURE_SECONDS)
     if minutes is not None:
         config = with_train(config, steps=start.step + max(1, int(minutes * 60 * TIME_FOR_TRAINING / seconds)))
     if start.step >= (config.train.steps or 0):
-        raise ConfigurationError(f"{out} has reached its {config.train.steps} steps already; give more --steps or --minutes to go on")
+        raise ConfigurationError(
+            f"{out} has reached its {config.train.steps} steps already; give more --steps or --minutes to go on"
+        )
     if source.settings is not None:
-        config = config.model_copy(update={"data": config.data.model_copy(update={"source": source.settings.source, "path": source.settings.path})})
+        config = config.model_copy(
+            update={
+                "data": config.data.model_copy(update={"source": source.settings.source, "path": source.settings.path})
+            }
+        )
     return Session(out, config, source.train, source.held_out, source.report, start, seconds)
 
 
@@ -288,7 +340,9 @@ def check_classes(data: TrainingData, config: Config) -> None:
     label = config.conditions.label
     classes = data.classes if isinstance(data, PictureSet) else label.classes if label else []
     if classes != (label.classes if label else []):
-        raise DataError(f"the data's classes ({', '.join(classes) or 'none'}) are not those of the run; give data with the same classes")
+        raise DataError(
+            f"the data's classes ({', '.join(classes) or 'none'}) are not those of the run; give data with the same classes"
+        )
 
 
 def changed_config(config: Config, values: Mapping[str, Any]) -> Config:
@@ -301,10 +355,16 @@ def changed_config(config: Config, values: Mapping[str, Any]) -> Config:
         changes["train"] = {key: value for key, value in changes["train"].items() if key != "steps"}
     changed = validate(Config, merge(saved, changes))
     for section, value in changed.model_dump().items():
-        for key in [key for key in value if value[key] != saved[section].get(key)] if isinstance(value, dict) else [""] * (value != saved[section]):
+        for key in (
+            [key for key in value if value[key] != saved[section].get(key)]
+            if isinstance(value, dict)
+            else [""] * (value != saved[section])
+        ):
             if section != "train" or key not in RESUMABLE:
                 name = f"{section}.{key}".rstrip(".")
-                raise ConfigurationError(f"{name} cannot change when a run goes on (it would be another run); it may only for: train.{', train.'.join(sorted(RESUMABLE))}")
+                raise ConfigurationError(
+                    f"{name} cannot change when a run goes on (it would be another run); it may only for: train.{', train.'.join(sorted(RESUMABLE))}"
+                )
     return changed
 
 
@@ -313,4 +373,3 @@ def remove_cache(out: Path) -> None:
     shutil.rmtree(out / CACHE.parent, ignore_errors=True)
     if out.is_dir() and not any(out.iterdir()):
         out.rmdir()
-

@@ -56,7 +56,9 @@ class Stratified(TimeSampler):
     def draw(self, n: int, seed: int, step: int) -> tuple[Tensor, Tensor]:
         """Stratified times, weights 1."""
         strata = torch.from_numpy(permutation(n, seed, "strata", step))
-        return to_grid((strata + uniform([n], seed, "times", step)) / n, self.schedule), torch.ones(n, dtype=torch.float64)
+        return to_grid((strata + uniform([n], seed, "times", step)) / n, self.schedule), torch.ones(
+            n, dtype=torch.float64
+        )
 
 
 class Importance(TimeSampler):
@@ -90,7 +92,9 @@ class Importance(TimeSampler):
     def update(self, t: Tensor, loss: Tensor) -> None:
         """Push each loss into the history of its bin, the oldest out."""
         upper = t * self.bins if self.schedule.steps is not None else (1 - t) * self.bins + 1
-        bins = ((upper.round() if self.schedule.steps is not None else upper.floor()) - 1).long().clamp(0, self.bins - 1)
+        bins = (
+            ((upper.round() if self.schedule.steps is not None else upper.floor()) - 1).long().clamp(0, self.bins - 1)
+        )
         for k, value in zip(bins.tolist(), loss.double().tolist(), strict=True):
             self.losses[k] = torch.cat([self.losses[k, 1:], self.losses.new_tensor([value])])
             self.counts[k] = min(int(self.counts[k]) + 1, self.losses.shape[1])
