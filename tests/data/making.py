@@ -41,6 +41,17 @@ def save_many(folder: Path, names: list[str], size: int = 8) -> Path:
     return folder
 
 
+def with_metadata(folder: Path, rows: str, n: int = 12) -> Path:
+    save_many(folder, [f"{k}.png" for k in range(n)])
+    (folder / "metadata.csv").write_text(rows, encoding="utf-8")
+    return folder
+
+
+def npz(folder: Path, **arrays: np.ndarray) -> Path:
+    np.savez(folder / "set.npz", **arrays)
+    return folder / "set.npz"
+
+
 def exif(orientation: int) -> Image.Exif:
     tags = Image.Exif()
     tags[0x0112] = orientation
@@ -75,6 +86,8 @@ def png_16_bit(path: Path, values: np.ndarray, colour_type: int) -> Path:
 
 def png(path: Path, header: bytes, lines: bytes) -> Path:
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
-    body = b"".join(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks)
+    body = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
     return path

@@ -39,14 +39,27 @@ def test_digits_load_by_name():
     loaded = load("digits")
     assert loaded.report.count == 1797
     assert loaded.report.shape == (1, 8, 8)
-    assert loaded.report.classes == {str(k): n for k, n in enumerate([178, 182, 177, 183, 181, 182, 181, 179, 174, 180])}
+    assert loaded.report.classes == {
+        str(k): n for k, n in enumerate([178, 182, 177, 183, 181, 182, 181, 179, 174, 180])
+    }
     assert len(loaded.train) + len(loaded.held_out) == 1797
     assert len(loaded.held_out) == 90
     assert loaded.settings.class_from == "label"
     assert loaded.settings.size == [8, 8]
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no gzip", gzip.compress(b"1,2,3\n"), gzip.compress(b"a,b\n"), gzip.compress(b"\xff\xfe"), gzip.compress(b"1,2\n" * 99)[:-9]])
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        b"",
+        b"no gzip",
+        gzip.compress(b"1,2,3\n"),
+        gzip.compress(b"a,b\n"),
+        gzip.compress(b"\xff\xfe"),
+        gzip.compress(b"1,2\n" * 99)[:-9],
+    ],
+)
 def test_other_digits_that_cannot_be_read_are_refused(tmp_path, content):
     path = tmp_path / "digits.csv.gz"
     if content is not None:
@@ -63,7 +76,9 @@ PICTURES = np.stack([noise(28, 28, 1, seed)[..., 0] for seed in range(20)])
 LABELS = (np.arange(20) % 10).astype(np.uint8)
 
 
-def write_set(folder: Path, pictures: np.ndarray = PICTURES, labels: np.ndarray = LABELS, packed: bool = True, part: str = "train") -> Path:
+def write_set(
+    folder: Path, pictures: np.ndarray = PICTURES, labels: np.ndarray = LABELS, packed: bool = True, part: str = "train"
+) -> Path:
     for name, array in ((f"{part}-images-idx3-ubyte", pictures), (f"{part}-labels-idx1-ubyte", labels)):
         path = folder / (f"{name}.gz" if packed else name)
         path.write_bytes(gzip.compress(idx(array)) if packed else idx(array))
@@ -87,7 +102,10 @@ def test_either_part_of_the_set_is_read(tmp_path):
 def test_files_that_are_not_there_come_with_a_way_to_get_them(tmp_path, monkeypatch):
     monkeypatch.setattr(builtin_sets, "FASHION_MNIST_FOLDER", tmp_path / "not installed")
     for options in ({}, {"path": str(tmp_path)}):
-        with pytest.raises(DataError, match=r"no train-images-idx3-ubyte\[\.gz\] in .*apt-get install dataset-fashion-mnist.*data\.path=FOLDER"):
+        with pytest.raises(
+            DataError,
+            match=r"no train-images-idx3-ubyte\[\.gz\] in .*apt-get install dataset-fashion-mnist.*data\.path=FOLDER",
+        ):
             load("fashion-mnist", **options)
 
 
@@ -121,7 +139,16 @@ def test_idx_files_of_other_types_or_with_too_much_in_them_are_refused(tmp_path)
             read_idx(tmp_path / "x")
 
 
-@pytest.mark.parametrize(("pictures", "labels"), [(PICTURES, LABELS[:19]), (PICTURES[:19], LABELS), (PICTURES, LABELS + 1), (PICTURES[0], LABELS), (PICTURES, PICTURES)])
+@pytest.mark.parametrize(
+    ("pictures", "labels"),
+    [
+        (PICTURES, LABELS[:19]),
+        (PICTURES[:19], LABELS),
+        (PICTURES, LABELS + 1),
+        (PICTURES[0], LABELS),
+        (PICTURES, PICTURES),
+    ],
+)
 def test_pictures_and_labels_that_do_not_fit_are_refused(tmp_path, pictures, labels):
     with pytest.raises(DataError, match=r"train files in .* do not fit together: pictures \(.*labels \("):
         load("fashion-mnist", path=str(write_set(tmp_path, pictures, labels)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +24,12 @@ COLOURS = np.stack([RAMP, RAMP[:, ::-1], np.full_like(RAMP, 60)], axis=2)
 FEW_COLOURS = COLOURS // 64 * 64
 ALPHA = np.where(np.arange(HEIGHT)[:, None] < HEIGHT // 2, 255, 0).astype(np.uint8) * np.ones((1, WIDTH), np.uint8)
 BLACK_OR_WHITE = np.where(RAMP > 127, 255, 0).astype(np.uint8)
+
+
+def read(path: Path) -> np.ndarray:
+    """As a folder is read: all headers first, then the pictures."""
+    read_header(path)
+    return read_picture(path, (8, 8), 3)
 
 
 def of_mode(mode: str) -> Image.Image:
@@ -65,7 +73,12 @@ LOSSY = [("PA", "tif"), ("CMYK", "jpg"), ("CMYK", "tif"), ("YCbCr", "tif"), ("L"
 def test_each_mode_of_each_format_is_read_as_it_looks(tmp_path, mode, ending, tolerance):
     """Lossless kinds exactly (16 bit and CMYK within rounding), lossy ones closely, in 3 channels and in grey."""
     path = tmp_path / f"picture.{ending}"
-    options = {"jpg": {"quality": 95}, "avif": {"quality": 95}, "webp": {"lossless": True}, "ico": {"sizes": [(WIDTH, HEIGHT)]}}
+    options = {
+        "jpg": {"quality": 95},
+        "avif": {"quality": 95},
+        "webp": {"lossless": True},
+        "ico": {"sizes": [(WIDTH, HEIGHT)]},
+    }
     try:
         of_mode(mode).save(path, **options.get(ending, {}))
     except (KeyError, OSError):
@@ -91,12 +104,16 @@ def test_every_mode_becomes_every_number_of_channels(tmp_path, mode, channels):
     picture = read_picture(path, SIZE, channels)
     assert picture.shape == (*SIZE, channels)
     if channels in (2, 4):
-        np.testing.assert_array_equal(picture[..., -1], ALPHA if mode in ("LA", "RGBA", "PA") else np.full_like(ALPHA, 255))
+        np.testing.assert_array_equal(
+            picture[..., -1], ALPHA if mode in ("LA", "RGBA", "PA") else np.full_like(ALPHA, 255)
+        )
 
 
 def test_alpha_is_laid_over_the_background_in_proportion(tmp_path):
     path = save(tmp_path / "a.png", np.dstack([np.full((4, 4, 3), 200, np.uint8), np.full((4, 4), 51, np.uint8)]))
-    assert read_picture(path, (4, 4), 3, "#0000ff")[0, 0].tolist() == pytest.approx([40, 40, 244], abs=1)  # 0.2 of the picture
+    assert read_picture(path, (4, 4), 3, "#0000ff")[0, 0].tolist() == pytest.approx(
+        [40, 40, 244], abs=1
+    )  # 0.2 of the picture
     assert (read_picture(path, (4, 4), 3)[0, 0] > 240).all()  # white if nothing is said
     assert read_picture(path, (4, 4), 4)[0, 0].tolist() == [200, 200, 200, 51]
 
@@ -112,7 +129,12 @@ def test_transparent_colours_of_a_palette_show_the_background(tmp_path, ending, 
     assert look[0] == look[3] == [0, 255, 0]
     assert look[1] == pytest.approx(half, abs=1)
     assert look[2] == [250, 0, 0]
-    assert read_picture(path, (4, 4), 4)[0, :, 3].tolist() == [0, 128 if isinstance(transparency, bytes) else 255, 255, 0]
+    assert read_picture(path, (4, 4), 4)[0, :, 3].tolist() == [
+        0,
+        128 if isinstance(transparency, bytes) else 255,
+        255,
+        0,
+    ]
 
 
 @pytest.mark.parametrize(("values", "key"), [(RAMP[:4, :4], 11), (COLOURS[:4, :4], (11, 244, 60))])
@@ -183,10 +205,18 @@ def test_a_turned_picture_is_shown_upright_and_the_header_agrees(tmp_path, mode,
     shown = np.full((16, 24, 3), 40, np.uint8)
     shown[:8, :8], shown[8:, :16] = 255, 140  # no two of the eight orientations look alike
     image = Image.fromarray(shown)
-    image = Image.fromarray(shown[:, :, 0].astype(np.uint16) * 257) if mode == "I;16" else image.quantize(3) if mode == "P" else image.convert(mode)
+    image = (
+        Image.fromarray(shown[:, :, 0].astype(np.uint16) * 257)
+        if mode == "I;16"
+        else image.quantize(3)
+        if mode == "P"
+        else image.convert(mode)
+    )
     path = tmp_path / f"turned.{ending}"
     try:
-        stored_turned(image, orientation).save(path, exif=exif(orientation), **({"quality": 95} if ending in ("jpg", "webp", "avif") else {}))
+        stored_turned(image, orientation).save(
+            path, exif=exif(orientation), **({"quality": 95} if ending in ("jpg", "webp", "avif") else {})
+        )
     except (KeyError, OSError):
         pytest.skip(f"this Pillow writes no {ending}")
     header = read_header(path)
@@ -207,7 +237,9 @@ def test_a_wide_picture_is_cropped_in_the_middle_and_not_stretched(tmp_path):
     thirds[:, :40, 0] = thirds[:, 40:80, 1] = thirds[:, 80:, 2] = 255
     for name, array in (("wide.png", thirds), ("tall.png", thirds.transpose(1, 0, 2))):
         picture = read_picture(save(tmp_path / name, np.ascontiguousarray(array)), (20, 20), 3)
-        np.testing.assert_allclose(picture, np.broadcast_to([0, 255, 0], (20, 20, 3)), atol=15)  # the others glimmer at the edge
+        np.testing.assert_allclose(
+            picture, np.broadcast_to([0, 255, 0], (20, 20, 3)), atol=15
+        )  # the others glimmer at the edge
     same = read_picture(tmp_path / "wide.png", (20, 60), 3)  # nothing to crop: all three are there
     assert [same[10, x].argmax() for x in (5, 30, 55)] == [0, 1, 2]
 
@@ -262,7 +294,18 @@ def test_a_photo_with_its_preview_is_no_animation(tmp_path):
 
 
 def test_a_header_knows_which_modes_are_grey():
-    for mode, grey in [("1", 1), ("L", 1), ("I", 1), ("F", 1), ("I;16", 1), ("I;16B", 1), ("LA", 0), ("P", 0), ("RGB", 0), ("RGBA", 0)]:
+    for mode, grey in [
+        ("1", 1),
+        ("L", 1),
+        ("I", 1),
+        ("F", 1),
+        ("I;16", 1),
+        ("I;16B", 1),
+        ("LA", 0),
+        ("P", 0),
+        ("RGB", 0),
+        ("RGBA", 0),
+    ]:
         assert Header(1, 1, mode, 1).grey == bool(grey)
 
 
@@ -274,15 +317,17 @@ ENDINGS = ["png", "jpg", "gif", "webp", "bmp", "tif", "ppm", "tga", "jp2"]
 def test_a_truncated_file_is_reported(tmp_path, ending, kept):
     path = save(tmp_path / f"t.{ending}", noise(32, 40))
     whole = path.read_bytes()
-    assert read_picture(path, (32, 40), 3).shape == (32, 40, 3)
+    assert read(path).shape == (8, 8, 3)
     path.write_bytes(whole[: int(len(whole) * kept)])
     with pytest.raises(DataError, match=r"^cannot be read as a picture: \S"):
-        read_header(path)
-        read_picture(path, (32, 40), 3)
+        read(path)
 
 
 @pytest.mark.filterwarnings("ignore")
-@given(st.sampled_from(["png", "jpg", "gif", "tif", "bmp"]), st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=6))
+@given(
+    st.sampled_from(["png", "jpg", "gif", "tif", "bmp"]),
+    st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=6),
+)
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_damaged_file_is_read_or_reported_but_never_crashes(tmp_path, ending, damage):
     path = save(tmp_path / f"d.{ending}", photo(16, 20))
@@ -290,11 +335,8 @@ def test_a_damaged_file_is_read_or_reported_but_never_crashes(tmp_path, ending, 
     for place, value in damage:
         raw[int(place * len(raw))] = value
     path.write_bytes(raw)
-    try:
-        read_header(path)
-        assert read_picture(path, (8, 8), 3).shape == (8, 8, 3)
-    except DataError as error:
-        assert "cannot be read" in str(error) or "has values" in str(error)
+    with contextlib.suppress(DataError):
+        assert read(path).shape == (8, 8, 3)
 
 
 @given(
@@ -316,13 +358,15 @@ def test_any_size_becomes_any_other(tmp_path, mode, size, target, channels):
         np.testing.assert_array_equal(picture[..., 0], grey)
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"these are words, not pixels\n" * 9, b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", b"these are words, not pixels\n" * 9, b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"]
+)
 def test_what_is_no_picture_is_reported_without_its_path(tmp_path, content):
     path = tmp_path / "no picture.png"
     path.write_bytes(content)
-    for read in (read_header, lambda p: read_picture(p, (8, 8), 3)):
-        with pytest.raises(DataError, match="^cannot be read as a picture") as caught:
-            read(path)
+    for reader in (read_header, lambda p: read_picture(p, (8, 8), 3)):
+        with pytest.raises(DataError, match=r"^cannot be read as a picture") as caught:
+            reader(path)
         assert str(tmp_path) not in str(caught.value)
 
 
@@ -338,7 +382,13 @@ def test_what_is_no_file_is_said_to_be_none(tmp_path):
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
     os.mkfifo(tmp_path / "pipe.png")
-    for name, said in (("folder.png", "is a folder"), ("link.png", "is a broken link"), ("gone.png", "is no file"), ("pipe.png", "is no file"), ("x\0.png", "is no file")):
+    for name, said in (
+        ("folder.png", "is a folder"),
+        ("link.png", "is a broken link"),
+        ("gone.png", "is no file"),
+        ("pipe.png", "is no file"),
+        ("x\0.png", "is no file"),
+    ):
         with pytest.raises(DataError, match=said):
             read_header(tmp_path / name)
 

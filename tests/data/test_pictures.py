@@ -59,7 +59,9 @@ def test_a_batch_holds_the_pictures_asked_for_with_their_labels():
 
 def test_a_batch_mirrors_exactly_the_marked_pictures_left_to_right():
     batch = SET.batch(np.array([0, 1, 2]), np.array([True, False, True]))
-    np.testing.assert_array_equal(to_uint8(batch.x_0), np.stack([PICTURES[0][:, ::-1], PICTURES[1], PICTURES[2][:, ::-1]]))
+    np.testing.assert_array_equal(
+        to_uint8(batch.x_0), np.stack([PICTURES[0][:, ::-1], PICTURES[1], PICTURES[2][:, ::-1]])
+    )
     assert batch.cond["label"].tolist() == [2, 0, 1]
 
 

@@ -34,7 +34,17 @@ def test_pictures_are_listed_below_the_folder_in_the_order_of_their_names(tmp_pa
 
 
 def test_hidden_files_are_passed_over_and_others_counted(tmp_path):
-    for name in ("a.png", ".hidden.png", "._a.png", ".thumbs/b.png", "__MACOSX/c.png", "notes.txt", "README", "sub/labels.json", ".DS_Store"):
+    for name in (
+        "a.png",
+        ".hidden.png",
+        "._a.png",
+        ".thumbs/b.png",
+        "__MACOSX/c.png",
+        "notes.txt",
+        "README",
+        "sub/labels.json",
+        ".DS_Store",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert listed(tmp_path) == ["a.png"]
@@ -84,7 +94,9 @@ def test_a_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
         list_pictures(tmp_path)
 
 
-@pytest.mark.parametrize(("names", "found"), [([], "found: nothing"), (["a.txt", "b.PSD", "Makefile"], r"found: \.psd, \.txt, Makefile")])
+@pytest.mark.parametrize(
+    ("names", "found"), [([], "found: nothing"), (["a.txt", "b.PSD", "Makefile"], r"found: \.psd, \.txt, Makefile")]
+)
 def test_a_folder_without_pictures_says_what_it_has_and_what_it_should_have(tmp_path, names, found):
     for name in names:
         (tmp_path / name).touch()
@@ -132,7 +144,10 @@ def test_the_metadata_decide_which_pictures_there_are_and_in_which_order(tmp_pat
     assert others == 0
 
 
-@pytest.mark.parametrize("name", ["/etc/x.png", "../x.png", "a/../../x.png", "..", "C:\\x.png", "c:x.png", "\\\\server\\share\\x.png", "..\\x.png"])
+@pytest.mark.parametrize(
+    "name",
+    ["/etc/x.png", "../x.png", "a/../../x.png", "..", "C:\\x.png", "c:x.png", "\\\\server\\share\\x.png", "..\\x.png"],
+)
 def test_a_name_that_leads_out_of_the_folder_is_refused_with_its_line(tmp_path, name):
     csv(tmp_path, f"file_name\ngood.png\n{name}\n")
     with pytest.raises(DataError, match=r"metadata\.csv, line 3: .*leads out of the folder"):
@@ -150,7 +165,10 @@ def test_odd_names_inside_the_folder_are_allowed(tmp_path, name):
         ("name,kind\na.png,x\n", r"line 2: no 'file_name' \(found: name, kind\); each row needs one"),
         ("file_name;kind\na.png;x\n", r"found: file_name;kind"),
         ("file_name,kind\na.png,x\n,y\n", "line 3: no 'file_name'"),
-        ('file_name,said\na.png,"two\nlines"\nb.png,one, two\n', "line 4: more values than the header has columns; put quotes"),
+        (
+            'file_name,said\na.png,"two\nlines"\nb.png,one, two\n',
+            "line 4: more values than the header has columns; put quotes",
+        ),
         ("", "lists no pictures"),
         ("file_name,kind\n", "lists no pictures"),
     ],
@@ -197,6 +215,7 @@ COLOUR = np.stack([noise(9, 7, 3, seed) for seed in range(5)])  # (5, 9, 7, 3)
         (COLOUR, COLOUR),
         (COLOUR.transpose(0, 3, 1, 2), COLOUR),
         (COLOUR[..., [0, 1, 2, 0]], COLOUR[..., [0, 1, 2, 0]]),
+        (COLOUR[..., [0, 1, 2, 0]].transpose(0, 3, 1, 2), COLOUR[..., [0, 1, 2, 0]]),
         (COLOUR[..., :2], COLOUR[..., :2]),
         (np.asfortranarray(COLOUR), COLOUR),
         (COLOUR[:1], COLOUR[:1]),

@@ -13,7 +13,9 @@ import numpy as np
 from ..errors import DataError
 
 FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package dataset-fashion-mnist puts it
-FASHION_MNIST_CLASSES = ["T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+FASHION_MNIST_CLASSES = [
+    "T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+]  # fmt: skip
 IDX_UINT8 = 8
 
 
@@ -21,11 +23,15 @@ def load_digits(path: str | None = None) -> tuple[np.ndarray, np.ndarray, list[s
     """1,797 handwritten digits, 8x8 grey: (N, 8, 8, 1) uint8, labels (N,) int64, class names. Ships with alphabar (CC BY 4.0)."""
     file = Path(path) if path else files("alphabar.data").joinpath("builtin/digits.csv.gz")
     try:
-        rows = np.array([line.split(",") for line in gzip.decompress(file.read_bytes()).decode().split()], dtype=np.float64)
+        rows = np.array(
+            [line.split(",") for line in gzip.decompress(file.read_bytes()).decode().split()], dtype=np.float64
+        )
         pictures = np.round(rows[:, :64] * 255 / 16).astype(np.uint8).reshape(-1, 8, 8, 1)
         return pictures, rows[:, 64].astype(np.int64), [str(digit) for digit in range(10)]
     except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
-        raise DataError(f"{file} is not the digits as alphabar keeps them (.csv.gz): {error}; leave data.path out for those that ship with it") from None
+        raise DataError(
+            f"{file} is not the digits as alphabar keeps them (.csv.gz): {error}; leave data.path out for those that ship with it"
+        ) from None
 
 
 def load_fashion_mnist(path: str | None = None, part: str = "train") -> tuple[np.ndarray, np.ndarray, list[str]]:

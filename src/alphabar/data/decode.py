@@ -14,7 +14,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from ..errors import AlphabarError, ConfigurationError, DataError
 
-EXTENSIONS = {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif", ".jp2", ".tga", ".ico"}
+EXTENSIONS = {
+    ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif", ".jp2", ".tga", ".ico",
+}  # fmt: skip
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA", "ICO")
 SIXTEEN_BIT_FORMATS = {"PNG", "PPM"}  # in mode I, Pillow gives their values in 0..65535 always
 GREY_MODES = {"1", "L", "I", "F"}
@@ -43,7 +45,8 @@ def read_header(path: Path) -> Header:
         width, height = (image.tag_v2[256], image.tag_v2[257]) if isinstance(image, TiffImageFile) else image.size
         if image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
             width, height = height, width
-        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a phone's photo with its preview behind it
+        still = image.format == "MPO"  # a phone's photo with its preview behind it
+        frames = 1 if still else getattr(image, "n_frames", 1)
         return Header(height, width, image.mode, frames)
 
 
@@ -64,7 +67,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     """The picture, not decoded yet. Whatever Pillow raises from here on becomes a DataError."""
     try:
         if not path.is_file():
-            raise DataError("is a folder" if path.is_dir() else "is a broken link" if path.is_symlink() else "is no file")
+            raise DataError(
+                "is a folder" if path.is_dir() else "is a broken link" if path.is_symlink() else "is no file"
+            )
         # from a stream, as Pillow maps an uncompressed file into memory by its name and then mixes up rows of rotated TIFFs
         with path.open("rb") as stream, Image.open(stream, formats=_formats()) as image:
             yield image

@@ -98,7 +98,8 @@ def load_data(settings: DataSettings, cache: Path | None = None, progress: Progr
     if labels is not None:
         report.classes = {name: int((labels == i).sum()) for i, name in enumerate(classes)}
     channels, height, width = everything.shape
-    resolved = settings.model_copy(update={"size": [height, width], "channels": channels, "class_from": resolve_class_from(settings, source.labels)})
+    class_from = resolve_class_from(settings, source.labels)
+    resolved = settings.model_copy(update={"size": [height, width], "channels": channels, "class_from": class_from})
     return LoadedData(subset(everything, ~held_out), subset(everything, held_out), report, resolved)
 
 
@@ -123,16 +124,26 @@ def _read_source(settings: DataSettings, report: DataReport, cache: Path | None,
             warnings.simplefilter("ignore")
             return _from_folder(settings, report, path, cache, progress)
     what = "is not a folder, .npy or .npz file" if path.exists() else "does not exist"
-    raise DataError(f"data {settings.source!r} {what}; give a folder of pictures, an array file, or a built-in set ({nearest(settings.source, BUILTIN_SETS)})")
+    raise DataError(
+        f"data {settings.source!r} {what}; give a folder of pictures, an array file, or a built-in set ({nearest(settings.source, BUILTIN_SETS)})"
+    )
 
 
-def _from_array(settings: DataSettings, report: DataReport, pictures: np.ndarray, labels: np.ndarray | None, classes: list[str] | None) -> _Source:
+def _from_array(
+    settings: DataSettings,
+    report: DataReport,
+    pictures: np.ndarray,
+    labels: np.ndarray | None,
+    classes: list[str] | None,
+) -> _Source:
     if len(pictures) == 0:
         raise DataError(f"{settings.source} holds no pictures")
     height, width, channels = pictures.shape[1:]
     report.sizes, report.modes = f"{height}x{width}", {f"array of {channels} channels": len(pictures)}
     if settings.channels not in (None, channels):
-        raise ConfigurationError(f"{settings.source} has {channels} channels, but data.channels = {settings.channels}; leave it out")
+        raise ConfigurationError(
+            f"{settings.source} has {channels} channels, but data.channels = {settings.channels}; leave it out"
+        )
     if settings.size is not None and settings.size != [height, width]:
         pictures = np.stack([_resized(picture, (settings.size[0], settings.size[1])) for picture in pictures])
     return _Source(pictures, [f"#{i}" for i in range(len(pictures))], labels, classes)
@@ -144,7 +155,9 @@ def _resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return fit(Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else np.ascontiguousarray(picture)), size)
 
 
-def _from_folder(settings: DataSettings, report: DataReport, folder: Path, cache: Path | None, progress: Progress) -> _Source:
+def _from_folder(
+    settings: DataSettings, report: DataReport, folder: Path, cache: Path | None, progress: Progress
+) -> _Source:
     found, report.other_files = list_pictures(folder)
     headers: list[tuple[PictureFile, Header]] = []
     for i, picture in enumerate(found):
@@ -153,12 +166,15 @@ def _from_folder(settings: DataSettings, report: DataReport, folder: Path, cache
             headers.append((picture, read_header(picture.path)))
         except DataError as error:
             report.skipped.append((picture.name, str(error)))
-    size, channels = settings.size or _common_size([h for _, h in headers]), settings.channels or _common_channels([h for _, h in headers])
+    size = settings.size or _common_size([h for _, h in headers])
+    channels = settings.channels or _common_channels([h for _, h in headers])
     pictures, kept = _decode(settings, report, [p for p, _ in headers], (size[0], size[1]), channels, cache, progress)
+    first = f"; the first, {', '.join(report.skipped[0])}" if report.skipped else ""
     if settings.strict and report.skipped:
-        raise DataError(f"{len(report.skipped)} unreadable pictures, the first {report.skipped[0][0]}: {report.skipped[0][1]}; mend them or leave out --strict")
+        raise DataError(
+            f"{len(report.skipped)} of {len(found)} pictures cannot be used{first}; mend them or leave out --strict"
+        )
     if not kept:
-        first = f"; the first, {report.skipped[0][0]}, {report.skipped[0][1]}" if report.skipped else ""
         raise DataError(f"none of the {len(found)} pictures in {folder} is readable{first}")
     _describe(report, [headers[i][1] for i in kept], (size[0], size[1]))
     files = [headers[i][0] for i in kept]
@@ -179,7 +195,13 @@ def _common_channels(headers: list[Header]) -> int:
 
 
 def _decode(
-    settings: DataSettings, report: DataReport, files: list[PictureFile], size: tuple[int, int], channels: int, cache: Path | None, progress: Progress
+    settings: DataSettings,
+    report: DataReport,
+    files: list[PictureFile],
+    size: tuple[int, int],
+    channels: int,
+    cache: Path | None,
+    progress: Progress,
 ) -> tuple[np.ndarray, list[int]]:
     """The readable ones as one array, and their positions in `files`. The rest goes to the report."""
     out = allocate((len(files), *size, channels), settings.memory_gb, cache)
@@ -210,7 +232,9 @@ def allocate(shape: tuple[int, ...], memory_gb: float | None, cache: Path | None
     cache.parent.mkdir(parents=True, exist_ok=True)
     needed, free = math.prod(shape), shutil.disk_usage(cache.parent).free
     if needed > free:
-        raise StorageError(f"{cache}: the decoded pictures need {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free; make room, or lower data.size")
+        raise StorageError(
+            f"{cache}: the decoded pictures need {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free; make room, or lower data.size"
+        )
     return np.lib.format.open_memmap(cache, mode="w+", dtype=np.uint8, shape=shape)
 
 
@@ -251,7 +275,9 @@ def _labels(settings: DataSettings, source: _Source) -> tuple[np.ndarray | None,
     elif kind == "folder" and source.folders is not None:
         lost = [name for name, folder in zip(source.names, source.folders, strict=True) if folder is None]
         if lost:
-            raise DataError(f"--class-from folder: {len(lost)} pictures lie in no sub-folder, the first {lost[0]}; move them, or leave --class-from out")
+            raise DataError(
+                f"--class-from folder: {len(lost)} pictures lie in no sub-folder, the first {lost[0]}; move them, or leave --class-from out"
+            )
         values = list(source.folders)
     else:
         values = _column(source, kind, "--class-from")
@@ -270,7 +296,9 @@ def _column(source: _Source, column: str, option: str) -> list[Any]:
         raise ConfigurationError(f"{option} {column}: this data has no metadata columns; it offers: {offers}")
     known = set().union(*source.rows)
     if column not in known:
-        raise ConfigurationError(f"{option} {column}: no such column in the metadata; {nearest(column, known - {'file_name'})}")
+        raise ConfigurationError(
+            f"{option} {column}: no such column in the metadata; {nearest(column, known - {'file_name'})}"
+        )
     lost = [name for name, row in zip(source.names, source.rows, strict=True) if row.get(column) in (None, "")]
     if lost:
         raise DataError(f"column {column!r} is empty for {len(lost)} pictures, the first {lost[0]}; fill it in")
@@ -286,11 +314,16 @@ def _held_out(settings: DataSettings, source: _Source, pairs: np.ndarray) -> np.
     if settings.held_out_folder is not None:
         mask = np.array([settings.held_out_folder in Path(name).parts[:-1] for name in source.names])
         if mask.all() or not mask.any():
-            raise DataError(f"data.held_out_folder = {settings.held_out_folder!r} holds {int(mask.sum())} of {n} pictures; it must hold some and not all")
+            raise DataError(
+                f"data.held_out_folder = {settings.held_out_folder!r} holds {int(mask.sum())} of {n} pictures; it must hold some and not all"
+            )
         return mask
     if settings.group is not None:
         first: dict[str, int] = {}
-        links = [(first.setdefault(str(value), i), i) for i, value in enumerate(_column(source, settings.group, "data.group"))]
+        links = [
+            (first.setdefault(str(value), i), i)
+            for i, value in enumerate(_column(source, settings.group, "data.group"))
+        ]
         pairs = np.concatenate([pairs, links])
     groups = components(n, pairs)
     wanted = min(round(settings.held_out * n), n - 1)

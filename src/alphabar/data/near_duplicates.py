@@ -29,7 +29,8 @@ def near_duplicates(pictures: np.ndarray, max_rms: float = MAX_RMS) -> np.ndarra
 def thumbnail(picture: np.ndarray) -> np.ndarray:
     """The picture (H, W, C) reduced to (C, 16, 16) uint8, or its own size where that is less."""
     side = (min(THUMBNAIL, picture.shape[1]), min(THUMBNAIL, picture.shape[0]))
-    return np.stack([np.asarray(Image.fromarray(channel).resize(side, Image.Resampling.BOX)) for channel in np.moveaxis(picture, -1, 0)])
+    channels = [Image.fromarray(channel) for channel in np.moveaxis(picture, -1, 0)]
+    return np.stack([np.asarray(channel.resize(side, Image.Resampling.BOX)) for channel in channels])
 
 
 def _equal(thumbnails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -17,12 +17,16 @@ class DataSettings(Settings):
     source: str = Field("digits", description="a folder, a .npz or .npy file, or a built-in set: digits, fashion-mnist")
     path: str | None = Field(None, description="where the files of a built-in set lie, if not in the usual place")
     size: list[int] | None = Field(
-        None, description="height and width in pixels (32, or 32x48); default: the pictures' own if all agree and are 64 or less, otherwise 32x32"
+        None,
+        description="height and width in pixels (32, or 32x48); default: the pictures' own if all agree and are 64 or less, otherwise 32x32",
     )
     channels: Literal[1, 2, 3, 4] | None = Field(
-        None, description="1 grey, 2 grey and alpha, 3 colour, 4 colour and alpha; default: 1 if all are grey, otherwise 3"
+        None,
+        description="1 grey, 2 grey and alpha, 3 colour, 4 colour and alpha; default: 1 if all are grey, otherwise 3",
     )
-    background: str = Field("white", description="the colour behind transparent pixels, by name or #rrggbb, where alpha is not kept")
+    background: str = Field(
+        "white", description="the colour behind transparent pixels, by name or #rrggbb, where alpha is not kept"
+    )
     flip: bool = Field(False, description="mirror half of the training pictures, at random")
     class_from: str = Field(
         "auto",
@@ -30,10 +34,16 @@ class DataSettings(Settings):
         "none, or auto: label where there is one, otherwise none",
     )
     held_out: float = Field(0.05, ge=0, lt=1, description="fraction held out from training, for the validation loss")
-    held_out_folder: str | None = Field(None, description="hold out the pictures in folders of this name instead of a fraction")
-    group: str | None = Field(None, description="a column of the metadata; pictures that agree in it stay on one side of the split")
+    held_out_folder: str | None = Field(
+        None, description="hold out the pictures in folders of this name instead of a fraction"
+    )
+    group: str | None = Field(
+        None, description="a column of the metadata; pictures that agree in it stay on one side of the split"
+    )
     strict: bool = Field(False, description="an unreadable picture is an error instead of a line in the report")
-    memory_gb: float | None = Field(None, gt=0, description="keep decoded pictures in memory up to this size; default: a quarter of what is free")
+    memory_gb: float | None = Field(
+        None, gt=0, description="keep decoded pictures in memory up to this size; default: a quarter of what is free"
+    )
 
     @field_validator("size", mode="before")
     @classmethod

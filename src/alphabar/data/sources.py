@@ -70,7 +70,9 @@ def _names_below(folder: Path) -> Iterator[str]:
 
 
 def _refuse(error: OSError) -> None:
-    raise DataError(f"cannot look into {error.filename}: {error.strerror}; allow reading it, or move it out of the data")
+    raise DataError(
+        f"cannot look into {error.filename}: {error.strerror}; allow reading it, or move it out of the data"
+    )
 
 
 def read_metadata(folder: Path) -> list[tuple[str, dict[str, Any]]] | None:
@@ -83,7 +85,9 @@ def read_metadata(folder: Path) -> list[tuple[str, dict[str, Any]]] | None:
         if path.is_file():
             rows = [(_checked_name(row, path, line), row) for line, row in _read_rows(path)]
             if not rows:
-                raise DataError(f"{path} lists no pictures; give it a row for each, or remove it to take all pictures of the folder")
+                raise DataError(
+                    f"{path} lists no pictures; give it a row for each, or remove it to take all pictures of the folder"
+                )
             return rows
     return None
 
@@ -103,9 +107,13 @@ def _checked_name(row: Any, path: Path, line: int) -> str:
     name = row.get("file_name") if isinstance(row, dict) else None
     if not isinstance(name, str) or not name:
         found = ", ".join(str(key) for key in row) if isinstance(row, dict) else json.dumps(row)
-        raise DataError(f"{path}, line {line}: no 'file_name' (found: {found}); each row needs one, relative to the folder")
+        raise DataError(
+            f"{path}, line {line}: no 'file_name' (found: {found}); each row needs one, relative to the folder"
+        )
     if None in row:
-        raise DataError(f"{path}, line {line}: more values than the header has columns; put quotes around a value with commas in it")
+        raise DataError(
+            f"{path}, line {line}: more values than the header has columns; put quotes around a value with commas in it"
+        )
     posix = PurePosixPath(name.replace("\\", "/"))
     if posix.is_absolute() or ".." in posix.parts or PureWindowsPath(name).drive:
         raise DataError(f"{path}, line {line}: file_name {name!r} leads out of the folder; give a path inside it")
@@ -124,7 +132,9 @@ def read_array(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     labels = arrays.get("labels", arrays.get("y"))
     pictures = _channels_last(arrays[key], path)
     if labels is not None and labels.shape != (len(pictures),):
-        raise DataError(f"{path}: {len(pictures)} pictures but labels of shape {labels.shape}; expected ({len(pictures)},)")
+        raise DataError(
+            f"{path}: {len(pictures)} pictures but labels of shape {labels.shape}; expected ({len(pictures)},)"
+        )
     return to_uint8_values(pictures, str(path)), labels
 
 
@@ -153,7 +163,9 @@ def _channels_last(array: np.ndarray, path: Path) -> np.ndarray:
     if array.ndim == 4 and array.shape[-1] > 4 >= array.shape[1] >= 1:
         array = array.transpose(0, 2, 3, 1)
     if array.ndim != 4 or not 1 <= array.shape[-1] <= 4 or 0 in array.shape:
-        raise DataError(f"{path}: pictures must be (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 to 4 channels, got {array.shape}")
+        raise DataError(
+            f"{path}: pictures must be (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 to 4 channels, got {array.shape}"
+        )
     return array
 
 
