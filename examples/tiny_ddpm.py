@@ -24,17 +24,18 @@ def diffuse(x_0, t, eps):
 
 # ---- 2. The network: guesses the noise in x_t from x_t and t ------------------------------------------------------------
 class Network(nn.Module):
-    def __init__(self, width=128):
+    def __init__(self, width=256):
         super().__init__()
-        self.frequencies = torch.exp(torch.linspace(0, math.log(1000), 16))
         self.layers = nn.Sequential(
-            nn.Linear(2 + 32, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
+            nn.Linear(3 * 16, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
             nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 2),
         )  # fmt: skip
 
     def forward(self, x_t, t):
-        angles = t[:, None] / T * self.frequencies
-        return self.layers(torch.cat([x_t, angles.sin(), angles.cos()], dim=1))
+        """Both coordinates and the time enter as sines and cosines of several frequencies, so that fine detail can be learned."""
+        inputs = torch.cat([x_t, 2 * t[:, None] / T - 1], dim=1)
+        angles = inputs[:, :, None] * 2.0 ** torch.arange(-2, 6)  # (N, 3, 8)
+        return self.layers(torch.cat([angles.sin(), angles.cos()], dim=2).flatten(1))
 
 
 # ---- 3. The data: points on a spiral ------------------------------------------------------------------------------------
@@ -69,10 +70,10 @@ def sample(network, n):
     for t in range(T, 0, -1):
         eps_hat = network(x, torch.full((n,), t))
         mean = (x - (1 - alpha[t - 1]) / (1 - alpha_bar[t - 1]).sqrt() * eps_hat) / alpha[t - 1].sqrt()
-        if t == 1:
-            return mean  # no noise on the last step
-        variance = (1 - alpha_bar[t - 2]) / (1 - alpha_bar[t - 1]) * beta[t - 1]  # the posterior's
+        alpha_bar_prev = alpha_bar[t - 2] if t > 1 else torch.tensor(1.0)
+        variance = (1 - alpha_bar_prev) / (1 - alpha_bar[t - 1]) * beta[t - 1]  # the posterior's; 0 on the last step
         x = mean + variance.sqrt() * torch.randn(n, 2)
+    return x
 
 
 def show(points, width=64, height=28, limit=1.8):

@@ -18,3 +18,4 @@ def _short_speed_measurement(monkeypatch):
     from alphabar.training import session
 
     monkeypatch.setattr(session, "MEASURE_SECONDS", 0.05)
+    monkeypatch.setattr(session, "ESTIMATE_SECONDS", 0.01)

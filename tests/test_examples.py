@@ -35,7 +35,12 @@ def test_recipes_are_whole_configurations(path):
 @pytest.mark.parametrize("name", ["README.md", "README.zh.md"])
 def test_ci_runs_the_commands_of_the_readme(name):
     readme, ci = (ROOT / name).read_text(), (ROOT / ".ci" / "run").read_text()
-    for command in ("pip install -c constraints.txt .", "alphabar demo", "pip install -c constraints.txt '.[dev]'", "pytest"):
+    for command in (
+        "pip install -c constraints.txt .",
+        "alphabar demo",
+        "pip install -c constraints.txt '.[dev]'",
+        "pytest",
+    ):
         assert command in readme
         assert command in ci
 
@@ -43,7 +48,12 @@ def test_ci_runs_the_commands_of_the_readme(name):
 def test_both_readmes_show_the_same_code_and_pictures():
     import re
 
-    blocks = [re.findall(r"```.*?```|\]\([^)]+\.(?:png|webp)\)", (ROOT / name).read_text(), flags=re.S) for name in ("README.md", "README.zh.md")]
+    blocks = [
+        re.findall(r"```.*?```|\]\([^)]+\.(?:png|webp)\)", (ROOT / name).read_text(), flags=re.S)
+        for name in ("README.md", "README.zh.md")
+    ]
     assert blocks[0] == blocks[1]
-    for link in re.findall(r"\]\(((?!http)[^)#]+)\)", (ROOT / "README.md").read_text() + (ROOT / "README.zh.md").read_text()):
+    for link in re.findall(
+        r"\]\(((?!http)[^)#]+)\)", (ROOT / "README.md").read_text() + (ROOT / "README.zh.md").read_text()
+    ):
         assert (ROOT / link).exists(), link

@@ -32,7 +32,12 @@ KNOW_NO_DIFFUSION = {"networks", "conditions", "data"}
 DIFFUSION = {"schedule", "gaussian", "parameterization", "denoiser", "loss", "samplers", "pipeline", "training", "runs"}
 MATHEMATICS = {"schedule", "gaussian", "parameterization", "denoiser", "loss", "samplers"}
 ROOM_SETTINGS = "settings"
-TORCH_FREE = ["config.py", "errors.py", "settings.py", *(str(p.relative_to(SOURCE)) for p in SOURCE.glob("*/settings.py"))]
+TORCH_FREE = [
+    "config.py",
+    "errors.py",
+    "settings.py",
+    *(str(p.relative_to(SOURCE)) for p in SOURCE.glob("*/settings.py")),
+]
 
 
 def room_of(path: Path) -> str:
@@ -45,7 +50,12 @@ def imports(path: Path) -> set[tuple[str, bool]]:
     found = set()
     package = ("alphabar", *path.relative_to(SOURCE).parts[:-1])
     tree = ast.parse(path.read_text())
-    typing_only = {id(n) for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test) for n in ast.walk(node)}
+    typing_only = {
+        id(n)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for n in ast.walk(node)
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level and id(node) not in typing_only:
             base = package[: len(package) - node.level + 1]
@@ -69,7 +79,9 @@ def test_imports_go_one_way(path):
         if room == own or settings:
             continue  # settings modules import nothing but settings, so they may be read from anywhere
         assert height[room] <= height[own], f"{path.name} imports from {room}, which stands above {own}"
-        assert not (own in KNOW_NO_DIFFUSION and room in DIFFUSION), f"{own} must know no diffusion mathematics, but imports {room}"
+        assert not (own in KNOW_NO_DIFFUSION and room in DIFFUSION), (
+            f"{own} must know no diffusion mathematics, but imports {room}"
+        )
         assert not (own in MATHEMATICS and room == "networks"), f"{own} must know no network"
 
 
@@ -103,4 +115,8 @@ def test_importing_alphabar_imports_no_torch():
 def test_the_library_never_prints():
     for path in FILES:
         if room_of(path) != "cli":
-            assert not [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"], path
+            assert not [
+                node
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"
+            ], path

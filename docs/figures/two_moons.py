@@ -33,7 +33,9 @@ def main() -> None:
     """Train, sample, draw."""
     data = two_moons(4000)
     settings = {"network": {"kind": "mlp"}, "schedule": {"kind": "cosine", "steps": 100}}
-    config = finish(settings | {"train": {"steps": STEPS, "batch_size": 256, "learning_rate": 3e-3, "rate": "cosine"}}, [1])
+    config = finish(
+        settings | {"train": {"steps": STEPS, "batch_size": 256, "learning_rate": 3e-3, "rate": "cosine"}}, [1]
+    )
     trainer = Trainer(config, data)
     for _ in range(STEPS):
         trainer.step()
@@ -44,7 +46,9 @@ def main() -> None:
         if state.step in SHOWN:
             axis = axes[SHOWN.index(state.step)]
             axis.scatter(*state.x_t.T.numpy(), s=2, alpha=0.4)
-            axis.set(xlim=(-2.2, 2.2), ylim=(-2.2, 2.2), aspect="equal", title=f"t = {state.t:.2f}", xticks=[], yticks=[])
+            axis.set(
+                xlim=(-2.2, 2.2), ylim=(-2.2, 2.2), aspect="equal", title=f"t = {state.t:.2f}", xticks=[], yticks=[]
+            )
     figure.savefig(Path(__file__).with_name("two_moons.png"))
 
 

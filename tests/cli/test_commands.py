@@ -18,7 +18,7 @@ from alphabar import cli
 from alphabar.runs.checkpoint import is_whole
 from alphabar.runs.folder import RunFolder
 
-TINY = "network.channels=[8,16] network.blocks=1 network.attention=[false,true] network.groups=4 schedule.steps=25 train.batch_size=8 train.preview_pictures=2 train.preview_steps=2 train.validation_pictures=8 train.report_every=2".split()
+TINY = ["network.channels=[8,16]", "network.blocks=1", "network.attention=[false,true]", "network.groups=4", "schedule.steps=25", "train.batch_size=8", "train.preview_pictures=2", "train.preview_steps=2", "train.validation_pictures=8", "train.report_every=2"]
 SETS = [word for setting in TINY for word in ("--set", setting)]
 
 
@@ -43,7 +43,9 @@ def alphabar(monkeypatch, capsys):
 def run_folder(tmp_path_factory):
     """A finished tiny run on the digits, by class."""
     out = tmp_path_factory.mktemp("cli") / "run"
-    subprocess.run([sys.executable, "-m", "alphabar", "train", "digits", "--out", str(out), "--steps", "4", *SETS], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "alphabar", "train", "digits", "--out", str(out), "--steps", "4", *SETS], check=True
+    )
     return out
 
 
@@ -61,9 +63,17 @@ def test_train_says_what_it_found_what_it_does_and_what_next(alphabar, tmp_path)
     (folder / "dog" / "broken.jpg").write_bytes(b"not a picture")
     (folder / "notes.txt").write_text("hello")
     out = tmp_path / "my run"
-    code, said, _ = alphabar("train", folder, "--out", out, "--steps", 2, "--class-from", "folder", "--set", "data.size=8", *SETS)
+    code, said, _ = alphabar(
+        "train", folder, "--out", out, "--steps", 2, "--class-from", "folder", "--set", "data.size=8", *SETS
+    )
     assert code == 0
-    for expected in ("12 pictures, 10x12 to 21x12", "12 RGB", "each becomes 8x8, 3 channels", "classes 2: cat (6), dog (6)", "skipped dog/broken.jpg: cannot be read"):
+    for expected in (
+        "12 pictures, 10x12 to 21x12",
+        "12 RGB",
+        "each becomes 8x8, 3 channels",
+        "classes 2: cat (6), dog (6)",
+        "skipped dog/broken.jpg: cannot be read",
+    ):
         assert expected in said
     assert re.search(r"M parameters; cpu, float32, \d+ threads", said)
     assert "to step 2 of 8 pictures" in said
@@ -86,14 +96,32 @@ BAD = {
     "no readable picture": (["train", "BROKEN", "--out", "OUT"], "none of the 1 pictures"),
     "strict": (["train", "BROKEN", "--out", "OUT", "--strict"], "leave out --strict"),
     "unknown preset": (["train", "digits", "--out", "OUT", "--preset", "smal"], "did you mean 'small'"),
-    "unknown schedule": (["train", "digits", "--out", "OUT", "--set", "schedule.kind=cosinus"], "did you mean 'cosine'"),
+    "unknown schedule": (
+        ["train", "digits", "--out", "OUT", "--set", "schedule.kind=cosinus"],
+        "did you mean 'cosine'",
+    ),
     "unknown key": (["train", "digits", "--out", "OUT", "--set", "train.stps=3"], "did you mean 'train.steps'"),
     "not a pair": (["train", "digits", "--out", "OUT", "--set", "train.steps"], "takes key=value"),
-    "bad value": (["train", "digits", "--out", "OUT", "--set", "train.batch_size=-1"], "train.batch_size: input should be greater than or equal to 1, got -1"),
-    "betas out of range": (["train", "digits", "--out", "OUT", "--set", "schedule.kind=custom", "--set", "schedule.betas=[0.1,1.5]"], "must lie in (0, 1)"),
-    "beta of 1 before the end": (["train", "digits", "--out", "OUT", "--set", "schedule.kind=custom", "--set", "schedule.betas=[1,0.5]"], "beta_1 = 1"),
-    "too few steps for linear": (["train", "digits", "--out", "OUT", "--set", "schedule.steps=20"], "more than 20 steps"),
-    "eps at zero SNR": (["train", "digits", "--out", "OUT", "--set", "schedule.zero_terminal_snr=true"], "diffusion.prediction=v"),
+    "bad value": (
+        ["train", "digits", "--out", "OUT", "--set", "train.batch_size=-1"],
+        "train.batch_size: input should be greater than or equal to 1, got -1",
+    ),
+    "betas out of range": (
+        ["train", "digits", "--out", "OUT", "--set", "schedule.kind=custom", "--set", "schedule.betas=[0.1,1.5]"],
+        "must lie in (0, 1)",
+    ),
+    "beta of 1 before the end": (
+        ["train", "digits", "--out", "OUT", "--set", "schedule.kind=custom", "--set", "schedule.betas=[1,0.5]"],
+        "beta_1 = 1",
+    ),
+    "too few steps for linear": (
+        ["train", "digits", "--out", "OUT", "--set", "schedule.steps=20"],
+        "more than 20 steps",
+    ),
+    "eps at zero SNR": (
+        ["train", "digits", "--out", "OUT", "--set", "schedule.zero_terminal_snr=true"],
+        "diffusion.prediction=v",
+    ),
     "too small": (["train", "digits", "--out", "OUT", "--set", "data.size=1"], "needs at least 2x2"),
     "missing configuration": (["train", "digits", "--out", "OUT", "--config", "nowhere.yaml"], "no configuration file"),
     "both lengths": (["train", "digits", "--out", "OUT", "--steps", "3", "--minutes", "3"], "give one"),
@@ -104,7 +132,10 @@ BAD = {
     "unknown class": (["sample", "RUN", "--out", "x.png", "--class", "seven"], "does not know the class 'seven'"),
     "more steps than T": (["sample", "RUN", "--out", "x.png", "--steps", "26"], "at most 25"),
     "unknown variance": (["sample", "RUN", "--out", "x.png", "--variance", "bta"], "did you mean 'beta'"),
-    "variance not learned": (["sample", "RUN", "--out", "x.png", "--variance", "learned"], "did not learn its variance"),
+    "variance not learned": (
+        ["sample", "RUN", "--out", "x.png", "--variance", "learned"],
+        "did not learn its variance",
+    ),
     "unknown checkpoint": (["sample", "RUN", "--out", "x.png", "--checkpoint", "99"], "there are: step-4"),
     "bad seeds": (["sample", "RUN", "--out", "x.png", "--seeds", "a-b"], "like 0-63"),
     "bad device": (["sample", "RUN", "--out", "x.png", "--device", "gpu9"], "alphabar doctor"),
@@ -120,7 +151,13 @@ def test_bad_input_exits_2_with_a_line_that_says_what_to_do(alphabar, run_folder
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "x.png").write_bytes(b"\x89PNG nothing more")
     Image.new("L", (4, 4)).save(tmp_path / "foreign.png")
-    places = {"OUT": tmp_path / "out", "RUN": run_folder, "EMPTY": tmp_path / "empty", "BROKEN": tmp_path / "broken", "PICTURE": tmp_path / "foreign.png"}
+    places = {
+        "OUT": tmp_path / "out",
+        "RUN": run_folder,
+        "EMPTY": tmp_path / "empty",
+        "BROKEN": tmp_path / "broken",
+        "PICTURE": tmp_path / "foreign.png",
+    }
     arguments, expected = BAD[case]
     code, _, error = alphabar(*[places.get(word, word) for word in arguments])
     assert code == 2
@@ -149,7 +186,22 @@ def test_sample_writes_arrays_grids_folders_and_animations(alphabar, run_folder,
 
 
 def test_a_picture_tells_how_to_make_it_again(alphabar, run_folder, tmp_path):
-    alphabar("sample", run_folder, "-n", 3, "--steps", 5, "--seed", 9, "--class", "7", "--variance", "beta", "--out", tmp_path / "a")
+    alphabar(
+        "sample",
+        run_folder,
+        "-n",
+        3,
+        "--steps",
+        5,
+        "--seed",
+        9,
+        "--class",
+        "7",
+        "--variance",
+        "beta",
+        "--out",
+        tmp_path / "a",
+    )
     picture = tmp_path / "a" / "000002-7.png"
     code, said, _ = alphabar("info", picture)
     assert code == 0
@@ -159,7 +211,20 @@ def test_a_picture_tells_how_to_make_it_again(alphabar, run_folder, tmp_path):
     assert told["variance"] == "beta"
     assert told["weights"] == "ema"
     assert len(told["model"]) == 12
-    alphabar("sample", run_folder, "--seeds", told["seed"], "--steps", 5, "--class", "7", "--variance", "beta", "--out", tmp_path / "again.npy")
+    alphabar(
+        "sample",
+        run_folder,
+        "--seeds",
+        told["seed"],
+        "--steps",
+        5,
+        "--class",
+        "7",
+        "--variance",
+        "beta",
+        "--out",
+        tmp_path / "again.npy",
+    )
     difference = np.load(tmp_path / "again.npy")[0, ..., 0].astype(int) - np.asarray(Image.open(picture)).astype(int)
     assert np.abs(difference).max() <= 1
 
@@ -168,7 +233,20 @@ def test_a_sample_does_not_depend_on_its_batch(alphabar, run_folder, tmp_path):
     """Law 6: within one 8-bit level, in batches of 1, 3 and 7, and among other seeds."""
     arrays = []
     for i, batch in enumerate((1, 3, 7)):
-        alphabar("sample", run_folder, "--seeds", "0-6", "--steps", 6, "--batch", batch, "--class", "3", "--out", tmp_path / f"{i}.npy")
+        alphabar(
+            "sample",
+            run_folder,
+            "--seeds",
+            "0-6",
+            "--steps",
+            6,
+            "--batch",
+            batch,
+            "--class",
+            "3",
+            "--out",
+            tmp_path / f"{i}.npy",
+        )
         arrays.append(np.load(tmp_path / f"{i}.npy").astype(int))
     alphabar("sample", run_folder, "--seeds", "4", "--steps", 6, "--class", "3", "--out", tmp_path / "alone.npy")
     assert max(np.abs(a - arrays[0]).max() for a in arrays) <= 1
@@ -177,9 +255,23 @@ def test_a_sample_does_not_depend_on_its_batch(alphabar, run_folder, tmp_path):
 
 
 def test_raw_weights_and_older_checkpoints_can_be_sampled(alphabar, run_folder, tmp_path):
-    _, said, _ = alphabar("sample", run_folder, "-n", 1, "--steps", 2, "--raw-weights", "--checkpoint", "step-4", "--out", tmp_path / "x.png")
+    _, said, _ = alphabar(
+        "sample",
+        run_folder,
+        "-n",
+        1,
+        "--steps",
+        2,
+        "--raw-weights",
+        "--checkpoint",
+        "step-4",
+        "--out",
+        tmp_path / "x.png",
+    )
     assert "raw weights of step-4" in said
-    code, _, _ = alphabar("sample", run_folder / "checkpoints" / "step-4", "-n", 1, "--steps", 2, "--out", tmp_path / "y.png")
+    code, _, _ = alphabar(
+        "sample", run_folder / "checkpoints" / "step-4", "-n", 1, "--steps", 2, "--out", tmp_path / "y.png"
+    )
     assert code == 0
 
 
@@ -254,7 +346,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
         result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         peaks.append(int(result.stdout.split()[-1]))
-    assert peaks[1] - peaks[0] < 20_000  # kilobytes; one float32 activation of the whole 2,800 alone would be 5,700 a channel block
+    assert (
+        peaks[1] - peaks[0] < 20_000
+    )  # kilobytes; one float32 activation of the whole 2,800 alone would be 5,700 a channel block
     assert len(np.load(tmp_path / "3000.npy")) == 3000
 
 

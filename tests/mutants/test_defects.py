@@ -31,7 +31,18 @@ def mutated(defect: Defect, folder: Path) -> Path:
 @pytest.mark.parametrize("defect", DEFECTS, ids=lambda d: d.name.replace(" ", "-"))
 def test_a_seeded_defect_is_caught(defect, tmp_path):
     path = mutated(defect, tmp_path)
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", str(TESTS / defect.tests)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-n",
+        "0",
+        "-p",
+        "no:cacheprovider",
+        str(TESTS / defect.tests),
+    ]
     command += ["-k", defect.pattern] if defect.pattern else []
     environment = os.environ | {"PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, cwd=TESTS.parent, env=environment, capture_output=True, text=True, timeout=300)

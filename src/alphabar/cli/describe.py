@@ -122,7 +122,7 @@ def check_precisions() -> dict[str, tuple[bool, str]]:
             x = torch.randn(8, 32, 28, 28, device=device, dtype=dtype)
             for _ in range(3):  # the last one is timed warm
                 began = time.perf_counter()
-                float(conv(x).float().sum())
+                conv(x).float().sum().item()
                 times[name] = time.perf_counter() - began
             results[name] = (
                 True,

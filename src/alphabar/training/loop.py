@@ -101,10 +101,7 @@ class Trainer:
         mirrored = generator(config.seed, "flip", step).random(n) < 0.5 if config.data.flip else None
         t, weight = self.times.draw(n, config.seed, step)
         eps = normal((n, *self.data.shape), config.seed, "noise", step)
-        drop = {
-            name: self._dropped(name, encoder.dropout, n, step)
-            for name, encoder in self.denoiser.encoders.items()
-        }
+        drop = {name: self._dropped(name, encoder.dropout, n, step) for name, encoder in self.denoiser.encoders.items()}
         total, squared_errors = 0.0, []
         for part in torch.arange(n).chunk(config.train.accumulate):
             batch = self.data.batch(indices[part.numpy()], None if mirrored is None else mirrored[part.numpy()])

@@ -28,6 +28,7 @@ from .recorder import Recorder, save_data_preview, save_preview
 from .settings import RESUMABLE
 
 MEASURE_SECONDS, MEASURE_STEPS = 3.0, 20
+LONG_STEP = 10.0  # seconds; of such steps one is enough
 ESTIMATE_SECONDS = 0.5  # enough where the speed only serves to estimate the time
 TIME_FOR_TRAINING = 0.92  # the rest of the minutes goes to previews, validation, checkpoints
 PREVIEWS = 12
@@ -284,7 +285,7 @@ def measure_step(config: Config, data: TrainingData, budget: float) -> float:
         start = time.monotonic()
         trainer.step()
         taken.append(time.monotonic() - start)
-        if taken[0] > budget:
+        if taken[0] > LONG_STEP:
             break
     warm = sorted(taken[1:] or taken)
     return warm[len(warm) // 2]
