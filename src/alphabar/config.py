@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import Field, ValidationError
@@ -34,6 +34,9 @@ class Config(Settings):
     train: TrainSettings = Field(default_factory=TrainSettings)
     sample: SampleSettings = Field(default_factory=SampleSettings)
 
+
+SECTIONS = {name for name in Config.model_fields if name not in ("preset", "seed")}
+Overrides = Mapping[str, Any] | Sequence[str]
 
 PRESETS: dict[str, dict[str, Any]] = {
     # For pictures up to 16 pixels: 0.7 M parameters, learns the digits in two minutes on two cores.
@@ -67,22 +70,16 @@ def auto_preset(size: Sequence[int]) -> str:
     return "tiny" if max(size) <= LARGEST_TINY else "small"
 
 
-def resolve(
-    preset: str | None = None,
-    file: Path | None = None,
-    overrides: Sequence[str] = (),
-    base: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The settings as nested values: `base`, then what the file says, then `key=value` overrides; each over the ones before.
+def resolve(preset: str | None = None, file: Path | None = None, overrides: Overrides = ()) -> dict[str, Any]:
+    """The settings as nested values: what the file says, then overrides, `{"key": value}` or `["key=value"]`, over it.
 
     The preset, if it is "auto", stays open until the size of the data is known (`finish`). Raises ConfigurationError.
     """
-    values = merge(dict(base or {}), read_yaml(file) if file else {})
-    for override in overrides:
-        values = merge(values, parse_override(override))
-    if preset is not None:
-        values["preset"] = preset
-    return values
+    values = read_yaml(file) if file else {}
+    pairs = overrides.items() if isinstance(overrides, Mapping) else map(parse_override, overrides)
+    for key, value in pairs:
+        values = merge(values, nested(key, value))
+    return values if preset is None else {**values, "preset": preset}
 
 
 def finish(values: Mapping[str, Any], size: Sequence[int]) -> Config:
@@ -114,12 +111,22 @@ def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def parse_override(text: str) -> dict[str, Any]:
-    """'train.steps=100' -> {'train': {'steps': 100}}; the value is read as YAML. Raises ConfigurationError for an unknown key."""
+def parse_override(text: str) -> tuple[str, Any]:
+    """'train.steps=100' -> ('train.steps', 100). The value is read as YAML, or kept as it is for a setting that is text."""
     key, equals, value = text.partition("=")
-    key = key.strip()
     if not equals:
         raise ConfigurationError(f"--set takes key=value, for example train.batch_size=64; got {text!r}")
+    field = dict(all_fields()).get(key.strip())
+    if field is not None and str in (field.annotation, *getattr(field.annotation, "__args__", ())):
+        return key.strip(), None if value in ("null", "~") else value
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError:
+        return key.strip(), value
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """('train.steps', 100) -> {'train': {'steps': 100}}. Raises ConfigurationError for an unknown key, naming the nearest one."""
     known = {name for name, _ in all_fields()}
     if key not in known:
         raise (
@@ -127,13 +134,9 @@ def parse_override(text: str) -> dict[str, Any]:
             if "." not in key
             else ConfigurationError(f"unknown key {key!r}; {_nearest_key(key, known)}")
         )
-    try:
-        nested = yaml.safe_load(value)
-    except yaml.YAMLError:
-        nested = value
     for part in reversed(key.split(".")):
-        nested = {part: nested}
-    return nested
+        value = {part: value}
+    return cast(dict[str, Any], value)
 
 
 def _nearest_key(key: str, known: set[str]) -> str:
@@ -167,6 +170,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"cannot read {path}: {str(error).splitlines()[0]}") from None
     if values is not None and not isinstance(values, dict):
         raise ConfigurationError(f"{path} must hold 'section: {{key: value}}', got {type(values).__name__}")
+    for section, value in (values or {}).items():
+        if section in SECTIONS and not isinstance(value, dict | None):
+            raise ConfigurationError(f"{path}: {section} must be a section of key: value lines, got {value!r}")
     return values or {}
 
 

@@ -55,13 +55,6 @@ def filmstrip(rows: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
     return np.concatenate(strips)
 
 
-def labelled(picture: np.ndarray, caption: str) -> np.ndarray:
-    """The picture (H, W, C) with a line of text above it."""
-    strip = Image.new("L", (picture.shape[1], 22), 255)
-    ImageDraw.Draw(strip).text((4, 4), caption, fill=0, font=ImageFont.load_default(13))
-    return np.concatenate([np.repeat(np.asarray(strip)[:, :, None], picture.shape[2], axis=2), picture])
-
-
 def save_png(path: Path, picture: np.ndarray, record: Mapping[str, Any] | None = None) -> None:
     """Write (H, W, C) uint8 as PNG, with `record` as JSON in a text chunk."""
     info = PngImagePlugin.PngInfo()

@@ -14,7 +14,7 @@ import numpy as np
 
 from .errors import ConfigurationError
 from .images import grid, save_png
-from .runs.atomic import replacing, replacing_folder
+from .runs.atomic import replacing, replacing_folder, storage_errors
 
 LARGEST_GRID = 400
 ANIMATIONS = (".webp", ".gif")
@@ -119,6 +119,8 @@ def _file_name(name: str) -> str:
 
 def check_output(path: Path) -> None:
     """Raise ConfigurationError, before any work is done, if samples cannot go to this path."""
+    if path.parent.exists() and not path.parent.is_dir():
+        raise ConfigurationError(f"{path.parent} is a file, so {path} cannot be written; choose another --out")
     if path.is_dir() and any(path.iterdir()):
         raise ConfigurationError(f"{path} is a folder that is not empty; choose a new one")
     if path.exists() and path.is_file() and path.suffix.lower() not in (".npy", ".npz", ".png", *ANIMATIONS):
@@ -130,6 +132,10 @@ def open_writer(path: Path, n: int) -> Iterator[Writer]:
     """A writer of n samples for this path; what it writes appears under the path when the block ends well."""
     check_output(path)
     match path.suffix.lower():
+        case ".webp" | ".gif":
+            raise ConfigurationError(
+                f"{path}: an animation shows the way from noise, not only its end; use alphabar sample --out {path.name}"
+            )
         case ".npy":
             with replacing(path) as stream:
                 yield ArrayWriter(stream, n)
@@ -145,9 +151,10 @@ def open_writer(path: Path, n: int) -> Iterator[Writer]:
             yield writer
             writer.close()
         case _:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_dir():
-                path.rmdir()
+            with storage_errors(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if path.is_dir():
+                    path.rmdir()
             with replacing_folder(path) as folder:
                 folder_writer = FolderWriter(folder)
                 yield folder_writer

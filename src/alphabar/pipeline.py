@@ -103,6 +103,12 @@ class Pipeline:
         on_state: StateCallback | None = None,
     ) -> Iterator[Samples]:
         """`sample` in batches that fit into memory, each yielded when it is done."""
+        if len(self.shape) != 3:
+            raise ConfigurationError(
+                f"this model makes points of shape {self.shape}, not pictures; use Pipeline.states from Python"
+            )
+        if not seeds:
+            raise ConfigurationError("there is nothing to make: give n >= 1, or at least one seed")
         batch = batch or self.fitting_batch()
         for start in range(0, len(seeds), batch):
             part = slice(start, start + batch)
@@ -145,7 +151,10 @@ class Pipeline:
 
     def sampling_record(self) -> dict[str, Any]:
         """How pictures are made now, as it is written into each of them."""
-        own = {"sampler": "ancestral", "steps": self.steps, "variance": self.variance, "clip": self.settings.clip}
+        clip = self.settings.clip
+        own = {"sampler": "ancestral", "steps": self.steps, "variance": self.variance, "clip": clip}
+        if clip == "dynamic":
+            own["dynamic_quantile"] = self.settings.dynamic_quantile
         return own | self.record
 
     def fitting_batch(self) -> int:
@@ -191,11 +200,12 @@ def load(run: str | Path, checkpoint: str | None = None, raw_weights: bool = Fal
     Raises CheckpointError for anything that is missing, damaged or foreign.
     """
     found = find_checkpoint(Path(run), checkpoint)
-    denoiser = restore_denoiser(found, "model" if raw_weights else "ema").to(pick_device(device))
+    part = "model" if raw_weights else "ema"
+    denoiser = restore_denoiser(found, part).to(pick_device(device))
     if found.config.train.channels_last and len(found.shape) == 3:
         denoiser = denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     label = found.config.conditions.label
-    record = {"weights": "raw" if raw_weights else "ema", "model": found.hash, "checkpoint": found.path.name}
+    record = {"weights": "raw" if raw_weights else "ema", "model": found.hash(part), "checkpoint": found.path.name}
     return Pipeline(denoiser, found.shape, found.config.sample, label.classes if label else (), record)
 
 

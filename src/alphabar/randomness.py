@@ -54,5 +54,5 @@ def permutation(n: int, *key: Key) -> np.ndarray:
 
 
 def derive_seeds(seed: int, n: int) -> list[int]:
-    """n sample seeds of 48 bits from one seed. Each names its picture for good: sampling it alone gives the same picture."""
+    """n sample seeds of 48 bits from one seed. Each names its picture for good: alone, with the same class, it gives the same picture."""
     return [int(s) for s in generator(seed, "sample-seeds").integers(2**48, size=n)]

@@ -18,7 +18,18 @@ from alphabar import cli
 from alphabar.runs.checkpoint import is_whole
 from alphabar.runs.folder import RunFolder
 
-TINY = ["network.channels=[8,16]", "network.blocks=1", "network.attention=[false,true]", "network.groups=4", "schedule.steps=25", "train.batch_size=8", "train.preview_pictures=2", "train.preview_steps=2", "train.validation_pictures=8", "train.report_every=2"]
+TINY = [
+    "network.channels=[8,16]",
+    "network.blocks=1",
+    "network.attention=[false,true]",
+    "network.groups=4",
+    "schedule.steps=25",
+    "train.batch_size=8",
+    "train.preview_pictures=2",
+    "train.preview_steps=2",
+    "train.validation_pictures=8",
+    "train.report_every=2",
+]
 SETS = [word for setting in TINY for word in ("--set", setting)]
 
 

@@ -21,10 +21,10 @@ from alphabar.runs.checkpoint import is_whole, open_checkpoint
 from alphabar.runs.folder import RunFolder
 from alphabar.training.session import prepare
 
-from .small import NETWORK, two_moons
+from .small import NETWORK, pictures, two_moons
 
 FAST = {
-    "network.channels": NETWORK["channels"], "network.blocks": 1, "network.attention": "[false, true]", "network.groups": 4, "schedule.steps": 50,
+    "network.channels": NETWORK["channels"], "network.blocks": 1, "network.attention": [False, True], "network.groups": 4, "schedule.steps": 50,
     "train.batch_size": 8, "train.preview_pictures": 2, "train.preview_steps": 2, "train.validation_pictures": 8, "train.report_every": 2,
 }  # fmt: skip
 
@@ -328,3 +328,104 @@ def np_file(folder: Path, side: int) -> str:
     path = folder / "pictures.npy"
     np.save(path, np.random.default_rng(0).integers(0, 255, (30, side, side), dtype=np.uint8))
     return str(path)
+
+
+def test_an_interrupt_while_gradients_are_taken_saves_the_state_before_the_step(tmp_path):
+    session = fast(tmp_path / "run", 6)
+    draw = session.trainer.times.draw
+
+    def interrupted(n, seed, step):
+        if step == 2:
+            raise KeyboardInterrupt
+        return draw(n, seed, step)
+
+    session.trainer.times.draw = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        list(session.run())
+    assert [p.name for p in RunFolder.open(tmp_path / "run").checkpoints()] == ["step-2"]
+    list(prepare(None, tmp_path / "run", resume=True).run())
+    list(fast(tmp_path / "straight", 6).run())
+    assert_same(tensors(tmp_path / "straight", 6), tensors(tmp_path / "run", 6))
+
+
+def test_another_split_or_another_reading_of_the_data_is_refused_at_resume(tmp_path):
+    list(fast(tmp_path / "run", 1).run())
+    with pytest.raises(ConfigurationError, match=r"data\.held_out cannot change"):
+        prepare(None, tmp_path / "run", resume=True, steps=2, settings={"data.held_out": 0.5})
+    with pytest.raises(ConfigurationError, match=r"data\.flip cannot change"):
+        prepare(None, tmp_path / "run", resume=True, steps=2, settings={"data.flip": True})
+
+
+def test_resuming_with_the_same_file_keeps_the_planned_steps(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("data: {source: digits}\ntrain: {minutes: 5}\n")
+    generator = (session := prepare(None, tmp_path / "run", config=recipe, settings=FAST)).run()
+    next(generator)
+    generator.close()
+    again = prepare(None, tmp_path / "run", config=recipe, resume=True)
+    assert again.config.train.steps == session.config.train.steps
+
+
+def test_a_configuration_with_classes_can_be_used_without_them(tmp_path):
+    list(fast(tmp_path / "a", 1).run())
+    session = prepare(
+        "digits", tmp_path / "b", config=tmp_path / "a" / "config.yaml", settings=["data.class_from=none"]
+    )
+    assert session.config.conditions.label is None
+
+
+def test_a_run_on_data_given_from_python_says_so(tmp_path):
+    for _ in alphabar.train(pictures(), tmp_path / "run", steps=1, settings=FAST):
+        pass
+    assert RunFolder.open(tmp_path / "run").config.data.source == "(given from Python)"
+    with pytest.raises(DataError, match="given from Python"):
+        prepare(None, tmp_path / "other", config=tmp_path / "run" / "config.yaml")
+    with pytest.raises(ConfigurationError, match="go on from Python"):
+        prepare(None, tmp_path / "run", resume=True, steps=2)
+    list(prepare(pictures(), tmp_path / "run", resume=True, steps=2).run())
+
+
+def test_a_cut_off_line_of_metrics_does_not_swallow_the_next_one(tmp_path):
+    out = tmp_path / "run"
+    list(fast(out, 2).run())
+    with (out / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 3, "lo')
+    list(prepare(None, out, resume=True, steps=4).run())
+    assert [row["step"] for row in RunFolder.open(out).metrics()] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [["sample.variance=learned"], ["sample.steps=51"], ["data.background=#12"], {"train.steps": "many"}],
+    ids=str,
+)
+def test_settings_that_cannot_work_are_refused_before_a_folder_is_made(tmp_path, settings):
+    Image.new("RGBA", (8, 8)).save((tmp_path / "x").with_suffix(".png"))
+    values = {**FAST, **(dict(pair.split("=") for pair in settings) if isinstance(settings, list) else settings)}
+    with pytest.raises(ConfigurationError):
+        prepare(str(tmp_path), tmp_path / "run", settings=values)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_section_that_is_no_section_is_an_error(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("data: my-pictures\n")
+    with pytest.raises(ConfigurationError, match="data must be a section"):
+        prepare(None, tmp_path / "run", config=path)
+
+
+def test_a_dry_run_removes_nothing_of_the_users(tmp_path):
+    from alphabar.training.session import remove_cache
+
+    (tmp_path / "out" / "cache").mkdir(parents=True)
+    (tmp_path / "out" / "cache" / "precious").write_text("x")
+    remove_cache(tmp_path / "out")
+    assert (tmp_path / "out" / "cache" / "precious").exists()
+
+
+def test_points_cannot_be_written_as_pictures(tmp_path):
+    settings = {"network.kind": "mlp", "network.width": 16, "train.batch_size": 32}
+    for _ in alphabar.train(two_moons(64), tmp_path / "run", steps=1, settings=settings):
+        pass
+    with pytest.raises(ConfigurationError, match=r"use Pipeline\.states"):
+        alphabar.load(tmp_path / "run").sample(4)

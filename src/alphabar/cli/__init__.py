@@ -42,6 +42,3 @@ def main() -> None:
     except AlphabarError as error:
         print(f"alphabar: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("alphabar: interrupted", file=sys.stderr)
-        sys.exit(130)

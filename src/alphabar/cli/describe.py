@@ -39,7 +39,7 @@ def describe_checkpoint(path: Path) -> dict[str, Any]:
         "checkpoint": str(path),
         "step": found.step,
         "whole": is_whole(path),
-        "model": found.hash,
+        "model": found.hash(),
         "preset": found.config.preset,
         "shape": found.shape,
         "classes": label.classes if label else [],

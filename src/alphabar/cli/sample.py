@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -135,7 +136,7 @@ def animation_frames(
     from ..data.pictures import to_uint8
     from ..images import grid
 
-    stride = max(1, pipeline.steps // FRAMES)
+    stride = math.ceil(pipeline.steps / FRAMES)
     frames = []
     for state in pipeline.states(seeds, classes):
         if callable(update):

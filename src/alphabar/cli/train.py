@@ -30,7 +30,9 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps in all.")] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(help="Time to use instead: the speed is measured, then the steps are fixed. Default: 30."),
+        typer.Option(
+            help="Time to use instead: the speed is measured, then the steps are fixed. Default: 30 (2 for preset tiny)."
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -149,6 +151,12 @@ def _say_what_next(session: Session, out: Path, data: str | None) -> None:
     from .watch import console
 
     run = shlex.quote(str(out))
+    if session.stopped_early and not session.trainer.steps_done:
+        console.print(
+            f"stopped before the first step, so there is nothing to go on with; remove {run} to start anew",
+            markup=False,
+        )
+        return
     if session.stopped_early:
         source = f"{shlex.quote(data)} " if data else ""
         console.print(

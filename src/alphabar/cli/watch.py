@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -114,8 +113,3 @@ def duration(seconds: float) -> str:
     if seconds < 48 * 3600:
         return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
     return f"{seconds / 86400:.1f} days"
-
-
-def warn(message: str) -> None:
-    """A line on standard error."""
-    print(f"alphabar: {message}", file=sys.stderr)

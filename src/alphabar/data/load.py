@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import re
@@ -50,6 +51,7 @@ class DataReport:
     near_duplicates: list[tuple[str, str]] = field(default_factory=list)
     held_out: list[int] = field(default_factory=list)
     fingerprint: str = ""
+    """A hash of pictures, labels, class names and of which pictures are held out."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -94,7 +96,7 @@ def load_data(settings: DataSettings, cache: Path | None = None, progress: Progr
     report.count, report.shape = len(everything), everything.shape
     report.near_duplicates = [(source.names[i], source.names[j]) for i, j in pairs]
     report.held_out = held_out.nonzero()[0].tolist()
-    report.fingerprint = everything.fingerprint()
+    report.fingerprint = hashlib.sha256(everything.fingerprint().encode() + held_out.tobytes()).hexdigest()
     if labels is not None:
         report.classes = {name: int((labels == i).sum()) for i, name in enumerate(classes)}
     channels, height, width = everything.shape
@@ -235,7 +237,10 @@ def allocate(shape: tuple[int, ...], memory_gb: float | None, cache: Path | None
         raise StorageError(
             f"{cache}: the decoded pictures need {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free; make room, or lower data.size"
         )
-    return np.lib.format.open_memmap(cache, mode="w+", dtype=np.uint8, shape=shape)
+    temporary = cache.with_name(f".{cache.name}.{os.getpid()}.tmp")
+    out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+    temporary.replace(cache)  # a run that still maps an older cache keeps it
+    return out
 
 
 def available_memory() -> float:

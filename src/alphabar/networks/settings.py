@@ -13,7 +13,7 @@ from ..settings import Settings
 class UNetSettings(Settings):
     """The U-Net of DDPM and its descendants; the same family as diffusers' UNet2DModel."""
 
-    kind: Literal["unet"] = "unet"
+    kind: Literal["unet"] = Field("unet", description="unet for pictures, mlp for points (from Python)")
     channels: list[int] = Field(
         [64, 128, 128], min_length=1, description="channels of each resolution, from full size down by halves"
     )
@@ -62,7 +62,7 @@ class UNetSettings(Settings):
 class MLPSettings(Settings):
     """A small residual network for points (N, D)."""
 
-    kind: Literal["mlp"] = "mlp"
+    kind: Literal["mlp"] = Field("mlp", description="unet for pictures, mlp for points (from Python)")
     width: int = Field(128, ge=2, multiple_of=2, description="units of a hidden layer")
     layers: int = Field(3, ge=1, description="residual layers")
 

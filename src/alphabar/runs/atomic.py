@@ -89,6 +89,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
+            if old.exists() and not path.exists():
+                os.replace(old, path)
             raise
 
 

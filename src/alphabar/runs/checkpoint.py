@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..config import Config, validate
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigurationError
 from .atomic import replacing_folder, write_bytes, write_json
 from .folder import FORMAT, RunFolder
 
@@ -42,10 +42,9 @@ class Checkpoint:
     fingerprint: str
     files: dict[str, dict[str, Any]]
 
-    @property
-    def hash(self) -> str:
-        """Twelve hex digits that name the averaged weights."""
-        return str(self.files["ema.safetensors"]["sha256"])[:12]
+    def hash(self, part: str = "ema") -> str:
+        """Twelve hex digits that name the weights of a part."""
+        return str(self.files[f"{part}.safetensors"]["sha256"])[:12]
 
     def tensors(self, part: str) -> Tensors:
         """The tensors of "model", "ema" or "optimizer", on the CPU. Raises CheckpointError if the file is missing or damaged."""
@@ -54,6 +53,8 @@ class Checkpoint:
             content = path.read_bytes()
         except FileNotFoundError:
             raise CheckpointError(f"{path} is missing{previous_good(self.path)}") from None
+        except OSError as error:
+            raise CheckpointError(f"cannot read {path}: {error.strerror}{previous_good(self.path)}") from None
         expected = self.files.get(path.name, {})
         if hashlib.sha256(content).hexdigest() != expected.get("sha256"):
             raise CheckpointError(
@@ -70,6 +71,8 @@ def save_checkpoint(
 ) -> Path:
     """Write checkpoints/step-N and remove the oldest ones beyond train.keep_checkpoints. Raises StorageError, harming nothing."""
     path = run.path / "checkpoints" / f"step-{step}"
+    for leftover in path.parent.glob(".step-*"):  # of a process that was killed while it wrote
+        shutil.rmtree(leftover, ignore_errors=True)
     with replacing_folder(path) as folder:
         files = {}
         for part in PARTS:
@@ -113,7 +116,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(
             f"{path} is not an alphabar checkpoint (no checkpoint.json){previous_good(path)}"
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, OSError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, OSError, ConfigurationError) as error:
         raise CheckpointError(
             f"{record_path} is damaged ({type(error).__name__}: {error}){previous_good(path)}"
         ) from None

@@ -56,7 +56,7 @@ class RunFolder:
         marker = path / "run.json"
         try:
             found = json.loads(marker.read_text())["format"]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             what = (
                 "has no run.json, so it is not a run folder"
                 if path.is_dir()
@@ -65,7 +65,7 @@ class RunFolder:
                 else "is not a folder"
             )
             raise CheckpointError(f"{path} {what}; give the --out of an alphabar train") from None
-        except (json.JSONDecodeError, KeyError, TypeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, OSError) as error:
             raise CheckpointError(f"{marker} is damaged ({error}); it should say {{'format': {FORMAT}}}") from None
         if found != FORMAT:
             raise CheckpointError(
@@ -88,7 +88,7 @@ class RunFolder:
             return json.loads((self.path / name).read_text())
         except FileNotFoundError:
             return {}
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             raise CheckpointError(f"{self.path / name} is damaged: {error}") from None
 
     def metrics(self) -> list[dict[str, Any]]:

@@ -75,6 +75,7 @@ class Trainer:
         self.times = build_time_sampler(config.loss.times, self.denoiser.schedule)
         self.has_dropout = any(isinstance(m, nn.Dropout) and m.p > 0 for m in self.denoiser.modules())
         self.steps_done = 0
+        self.whole = True  # false only while weights, optimizer and average are of different steps
 
     def step(self) -> StepReport:
         """One optimizer step over the whole batch. Raises NonFiniteError before any weight is touched."""
@@ -87,10 +88,12 @@ class Trainer:
         loss, t, squared_errors = self._accumulate_gradients(step)
         norm = float(nn.utils.clip_grad_norm_(self.denoiser.parameters(), train.clip_norm))
         check_finite(step + 1, loss, norm, t, squared_errors)
+        self.whole = False
         self.optimizer.step()
         self.times.update(t, squared_errors)
         self.steps_done += 1
         self.ema.update(self.denoiser, self.steps_done)
+        self.whole = True
         return StepReport(self.steps_done, train.steps or 0, loss, norm, rate, t, squared_errors)
 
     def _accumulate_gradients(self, step: int) -> tuple[float, Tensor, Tensor]:
@@ -175,7 +178,7 @@ class Trainer:
 def _like(value: Tensor, parameter: Tensor) -> Tensor:
     """A saved tensor with its parameter's device and memory layout; a step count stays a scalar."""
     if value.ndim == 0:
-        return value.clone()
+        return value.to(parameter.device, copy=True)
     return torch.empty_like(parameter).copy_(value)
 
 
@@ -216,5 +219,5 @@ def check_finite(step: int, loss: float, norm: float, t: Tensor, squared_errors:
     where = f"at times {', '.join(f'{v:.3f}' for v in bad[:4].tolist())}" if len(bad) else "in the gradient only"
     raise NonFiniteError(
         f"step {step}: loss {loss:g}, gradient norm {norm:g}, not finite {where}; the weights were not touched. "
-        "Look at loss_by_time in metrics.jsonl; try a lower train.learning_rate, a longer train.warm_up, train.precision=float32, or other data"
+        "Look at loss_by_time in metrics.jsonl; start anew with a lower train.learning_rate, a longer train.warm_up, train.precision=float32, or other data"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Sequence
@@ -72,13 +73,11 @@ class Recorder:
         return PauseClock(self)
 
     def rewind(self, step: int) -> None:
-        """Drop lines of metrics beyond `step`: they belong to work that was lost and will be done again."""
-        import json
-
-        rows = self.run.metrics()
-        kept = [row for row in rows if row["step"] <= step]
-        if len(kept) != len(rows):
-            write_text(self.run.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+        """Drop lines of metrics beyond `step` (that work was lost and will be done again), and a line that was cut off."""
+        path = self.run.path / "metrics.jsonl"
+        kept = "".join(json.dumps(row) + "\n" for row in self.run.metrics() if row["step"] <= step)
+        if path.exists() and path.read_text() != kept:
+            write_text(path, kept)
 
     def plot(self) -> None:
         """Draw loss.png from metrics.jsonl."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..conditions.settings import ConditionSettings, LabelSettings
-from ..config import Config, finish, merge, preset_values, resolve, validate
+from ..config import Config, Overrides, finish, merge, preset_values, resolve, validate
 from ..data.load import DataReport, Progress, load_data
 from ..data.pictures import PictureSet
 from ..data.settings import DataSettings
@@ -21,7 +21,7 @@ from ..errors import ConfigurationError, DataError, NonFiniteError, StorageError
 from ..model import count_parameters
 from ..runs.atomic import write_json
 from ..runs.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
-from ..runs.environment import describe_environment
+from ..runs.environment import describe_environment, package_version
 from ..runs.folder import RunFolder, check_free
 from .loop import StepReport, Trainer, TrainingData
 from .recorder import Recorder, save_data_preview, save_preview
@@ -33,8 +33,9 @@ ESTIMATE_SECONDS = 0.5  # enough where the speed only serves to estimate the tim
 TIME_FOR_TRAINING = 0.92  # the rest of the minutes goes to previews, validation, checkpoints
 PREVIEWS = 12
 CACHE = Path("cache") / "pictures.npy"
-
-Overrides = Mapping[str, Any] | Sequence[str]
+OWN_DATA = "(given from Python)"
+MAY_MOVE = {"source", "path", "memory_gb", "strict"}
+"""Settings of the data that say where it is and how it is read, not what it is."""
 
 
 @dataclass(frozen=True)
@@ -103,29 +104,27 @@ class Session:
         return self.trainer.steps_done < (self.config.train.steps or 0)
 
     def run(self) -> Iterator[StepReport]:
-        """Train to train.steps, yielding a report a step. Closing the generator, an interrupt between steps, a stop request and
-        an error that left the weights whole all save a checkpoint first."""
+        """Train to train.steps, yielding a report a step. Closing the generator, an interrupt, a stop request and a non-finite
+        loss all save a checkpoint first, unless the weights are half way through an update or the disk is full."""
         run = self._open_folder()
         self.recorder = recorder = Recorder(run, self.config)
-        whole = True
+        storable = True
         try:
             if self.trainer.steps_done == 0:
                 self._preview(run)
             while self.stopped_early and not self._stop:
-                whole = False
                 report = self.trainer.step()
-                whole = True
                 self._record(run, recorder, report)
                 yield report
         except NonFiniteError as error:
-            whole = True
-            raise NonFiniteError(f"{error}. The state before this step is kept in {run.path}/checkpoints") from None
+            kept = f". The state before it is kept in {run.path}/checkpoints" if self.trainer.steps_done else ""
+            raise NonFiniteError(f"{error}{kept}") from None
         except StorageError:
-            whole = False  # there is nowhere to save to; the last checkpoint stands
+            storable = False  # there is nowhere to save to; the last checkpoint stands
             raise
         finally:
             recorder.close()
-            if whole and self.trainer.steps_done and self._saved != self.trainer.steps_done:
+            if storable and self.trainer.whole and self.trainer.steps_done and self._saved != self.trainer.steps_done:
                 self._save(run)
         recorder.plot()
 
@@ -202,18 +201,17 @@ def prepare(
     the file `config`, over those of the preset. Raises ConfigurationError, DataError or CheckpointError.
     """
     out = Path(out)
-    overrides = (
-        [f"{key}={value}" for key, value in settings.items()] if isinstance(settings, Mapping) else list(settings)
-    )
-    values = resolve(preset, Path(config) if config else None, overrides)
+    values = resolve(preset, Path(config) if config else None, settings)
     for key, value in (("steps", steps), ("minutes", minutes)):
         if value is not None:
             values = merge(values, {"train": {key: value} | ({"steps": None} if key == "minutes" else {})})
     if resume:
-        return _resume(data, out, values, accept_changed_data, held_out, progress)
+        return _resume(data, out, values, minutes, accept_changed_data, held_out, progress)
     check_free(out)
     source = _Data.read(data, held_out, values, out, progress)
-    settled = settle(source.config(values), source.train)
+    chosen = source.config(values)
+    check_before_start(chosen)
+    settled = settle(chosen, source.train)
     return Session(out, settled[0], source.train, source.held_out, source.report, None, settled[1])
 
 
@@ -243,8 +241,10 @@ class _Data:
     def config(self, values: Mapping[str, Any]) -> Config:
         """The configuration with what the data says filled in."""
         filled = dict(values)
-        if self.settings is not None:
-            filled["data"] = self.settings.model_dump()
+        own = {**(values.get("data") or {}), "source": OWN_DATA}
+        filled["data"] = own if self.settings is None else self.settings.model_dump()
+        if isinstance(self.train, PictureSet) and self.train.labels is None:
+            filled["conditions"] = {**(values.get("conditions") or {}), "label": None}
         if isinstance(self.train, PictureSet) and self.train.labels is not None:
             label = (values.get("conditions") or {}).get("label") or {}
             filled["conditions"] = ConditionSettings(
@@ -295,6 +295,7 @@ def _resume(
     data: str | Path | TrainingData | None,
     out: Path,
     values: Mapping[str, Any],
+    minutes: float | None,
     accept_changed_data: bool,
     held_out: TrainingData | None,
     progress: Progress | None,
@@ -304,12 +305,14 @@ def _resume(
     for part in ("model", "ema", "optimizer"):
         start.tensors(part)  # a damaged file is found before the data is read
     saved = start.config.model_dump()
-    saved_data = saved["data"] if start.config.data.source else {}
-    source = _Data.read(data, held_out, {"data": merge(saved_data, values.get("data") or {})}, out, progress)
+    if data is None and start.config.data.source == OWN_DATA:
+        raise ConfigurationError(f"{out} was trained on data given from Python; go on from Python, with the same data")
+    check_data_settings(saved["data"], values.get("data") or {})
+    source = _Data.read(data, held_out, {"data": merge(saved["data"], values.get("data") or {})}, out, progress)
     fingerprint = source.report.fingerprint if source.report else source.train.fingerprint()
     if fingerprint != start.fingerprint and not accept_changed_data:
         raise DataError(
-            f"the data differs from what {out} was trained on; give the same data, or --accept-changed-data to go on with what is there"
+            f"the data (or which of it is held out) differs from what {out} was trained on; give the same data, or --accept-changed-data to go on with what is there"
         )
     if tuple(source.train.shape) != start.shape:
         raise DataError(
@@ -317,7 +320,6 @@ def _resume(
         )
     check_classes(source.train, start.config)
     config = changed_config(start.config, values)
-    minutes = (values.get("train") or {}).get("minutes")
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     seconds = measure_step(config, source.train, ESTIMATE_SECONDS if minutes is None else MEASURE_SECONDS)
@@ -334,6 +336,28 @@ def _resume(
             }
         )
     return Session(out, config, source.train, source.held_out, source.report, start, seconds)
+
+
+def check_data_settings(saved: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError if a resumed run is asked to read its data in another way."""
+    before = validate(DataSettings, saved)
+    after = validate(DataSettings, merge(saved, changes))
+    for name in DataSettings.model_fields:
+        open_before = name == "class_from" and getattr(after, name) == "auto"
+        if name not in MAY_MOVE and not open_before and getattr(after, name) != getattr(before, name):
+            raise ConfigurationError(f"data.{name} cannot change when a run goes on (it would be another run)")
+
+
+def check_before_start(config: Config) -> None:
+    """Raise ConfigurationError for settings that would only fail once the run folder exists, or when samples are made."""
+    if config.sample.variance == "learned" and not config.diffusion.learned_variance:
+        raise ConfigurationError("sample.variance=learned needs diffusion.learned_variance=true")
+    if config.schedule.kind != "continuous_cosine" and (config.sample.steps or 0) > config.schedule.steps:
+        raise ConfigurationError(
+            f"sample.steps = {config.sample.steps} is more than schedule.steps = {config.schedule.steps}"
+        )
+    if config.train.tensorboard and package_version("tensorboard") is None:
+        raise ConfigurationError("train.tensorboard needs TensorBoard: pip install 'alphabar[tensorboard]'")
 
 
 def check_classes(data: TrainingData, config: Config) -> None:
@@ -370,7 +394,8 @@ def changed_config(config: Config, values: Mapping[str, Any]) -> Config:
 
 
 def remove_cache(out: Path) -> None:
-    """Remove the decoded pictures beside a run; with nothing else there, the folder too."""
-    shutil.rmtree(out / CACHE.parent, ignore_errors=True)
-    if out.is_dir() and not any(out.iterdir()):
-        out.rmdir()
+    """Remove the decoded pictures beside a run, and the folders that held nothing else."""
+    (out / CACHE).unlink(missing_ok=True)
+    for folder in ((out / CACHE).parent, out):
+        with contextlib.suppress(OSError):  # not empty, or never made
+            folder.rmdir()

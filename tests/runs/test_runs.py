@@ -1,0 +1,97 @@
+"""Files are whole or not there; a run folder says what it is."""
+
+from __future__ import annotations
+
+import errno
+
+import numpy as np
+import pytest
+
+from alphabar.config import nested, parse_override
+from alphabar.errors import CheckpointError, ConfigurationError, StorageError
+from alphabar.output import Samples, open_writer
+from alphabar.runs import atomic
+from alphabar.runs.atomic import replacing_folder, write_bytes
+from alphabar.runs.folder import RunFolder
+
+
+def full_disk(*arguments):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "x.txt"
+    write_bytes(path, b"old")
+    monkeypatch.setattr(atomic.os, "fsync", full_disk)
+    with pytest.raises(StorageError, match="no space left on the disk"):
+        write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "step-1"
+    with replacing_folder(path) as folder:
+        write_bytes(folder / "a", b"1")
+    real = atomic.os.replace
+
+    def fails_second(source, target):
+        if str(source).endswith(".tmp"):
+            full_disk()
+        real(source, target)
+
+    monkeypatch.setattr(atomic.os, "replace", fails_second)
+    with pytest.raises(StorageError), replacing_folder(path) as folder:
+        (folder / "a").write_bytes(b"2")
+    monkeypatch.undo()
+    assert (path / "a").read_bytes() == b"1"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[]", b"{}"])
+def test_a_damaged_run_file_is_an_error_of_its_own(tmp_path, content):
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        RunFolder.open(tmp_path)
+
+
+def test_a_file_is_no_run(tmp_path):
+    (tmp_path / "x.png").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="is not a folder"):
+        RunFolder.open(tmp_path / "x.png")
+
+
+def test_an_animation_cannot_be_made_of_finished_samples(tmp_path):
+    samples = Samples(np.zeros((1, 2, 2, 1), np.uint8), [0], [None])
+    with pytest.raises(ConfigurationError, match="an animation shows the way"):
+        samples.save(tmp_path / "x.webp")
+    assert not list(tmp_path.iterdir())
+
+
+def test_samples_below_a_file_are_refused(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigurationError, match="is a file"), open_writer(tmp_path / "file" / "out", 1):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("data.background=#ff0000", "#ff0000"),
+        ("data.class_from=2020", "2020"),
+        ("data.class_from=none", "none"),
+        ("data.group=null", None),
+        ("train.batch_size=64", 64),
+        ("train.learning_rate=1e-4", "1e-4"),
+        ("network.channels=[8, 16]", [8, 16]),
+    ],
+)
+def test_overrides_keep_text_as_text(text, expected):
+    assert parse_override(text)[1] == expected
+
+
+def test_unknown_keys_are_named_with_the_nearest():
+    with pytest.raises(ConfigurationError, match=r"did you mean 'train.batch_size'"):
+        nested("train.batchsize", 1)
+    with pytest.raises(ConfigurationError, match="unknown key 'sed'; did you mean 'seed'"):
+        nested("sed", 1)
