@@ -429,3 +429,28 @@ def test_points_cannot_be_written_as_pictures(tmp_path):
         pass
     with pytest.raises(ConfigurationError, match=r"use Pipeline\.states"):
         alphabar.load(tmp_path / "run").sample(4)
+
+
+def test_a_folder_of_hundreds_of_mixed_pictures_trains_and_samples(tmp_path):
+    """Sizes, modes and formats at random, some broken: it trains without a crash, and the broken ones are reported."""
+    g = np.random.default_rng(0)
+    folder, broken = tmp_path / "icons", set()
+    folder.mkdir()
+    for i in range(240):
+        mode = ["L", "LA", "P", "RGB", "RGBA", "CMYK", "1", "I;16"][i % 8]
+        ending = {"CMYK": "JPG", "I;16": "png"}.get(mode, ["png", "tiff", "PNG"][i % 3])
+        height, width = int(g.integers(3, 90)), int(g.integers(3, 90))
+        if mode == "I;16":
+            image = Image.fromarray(g.integers(0, 65536, (height, width), dtype=np.uint16))
+        else:
+            image = Image.fromarray(g.integers(0, 256, (height, width, 4), dtype=np.uint8)).convert(mode)
+        path = folder / f"{i:03d}.{ending}"
+        image.save(path)
+        if i % 40 == 0:
+            path.write_bytes(path.read_bytes()[:30])
+            broken.add(path.name)
+    session = fast(tmp_path / "run", 3, data=str(folder), settings={"data.size": 20, "data.flip": True})
+    assert {name for name, _ in session.report.skipped} == broken
+    assert session.report.count == 240 - len(broken)
+    list(session.run())
+    assert alphabar.load(tmp_path / "run").sample(2).pictures.shape == (2, 20, 20, 3)

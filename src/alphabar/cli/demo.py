@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +17,9 @@ GRID, ANIMATED = 100, 20
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="The run folder to make.")] = Path("runs/demo"),
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The run folder to make. Default: runs/demo, or runs/demo-2, ...")
+    ] = None,
     steps: Annotated[
         int | None,
         typer.Option(min=1, help="Optimizer steps. Default: 1500, or as many as fit into 2 minutes."),
@@ -26,6 +29,7 @@ def demo(
     from .train import describe_session
     from .watch import console, watch
 
+    out = out or first_free(Path("runs/demo"))
     session = prepare_demo(out, steps)
     describe_session(session)
     watch(session)
@@ -45,6 +49,12 @@ def demo(
     console.print(f"  alphabar sample {out} -n 64 --class 7 --out sevens.png", markup=False)
     console.print(f"  alphabar info {out}", markup=False)
     console.print("  alphabar train FOLDER-OF-YOUR-PICTURES --out runs/mine --minutes 30", markup=False)
+
+
+def first_free(path: Path) -> Path:
+    """The path, or path-2, path-3, ..., whichever does not exist yet."""
+    numbered = (path if n == 1 else path.with_name(f"{path.name}-{n}") for n in count(1))
+    return next(candidate for candidate in numbered if not candidate.exists())
 
 
 def prepare_demo(out: Path, steps: int | None) -> Session:
