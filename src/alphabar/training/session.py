@@ -231,6 +231,7 @@ class _Data:
         out: Path,
         progress: Progress | None,
     ) -> _Data:
+        """Load the source that is named, or take the object that is given as it is."""
         if data is not None and not isinstance(data, str | Path):
             return cls(data, held_out, None, None)
         wanted = dict(preset_free(values.get("data") or {}, values.get("preset")))
