@@ -19,7 +19,7 @@ LAYERS = [
     {"gaussian"},
     {"parameterization"},
     {"denoiser"},
-    {"config", "loss", "samplers", "model"},
+    {"config", "loss", "guidance", "samplers", "model"},
     {"runs"},
     {"images"},
     {"output"},
@@ -29,8 +29,19 @@ LAYERS = [
 ]  # fmt: skip
 """From the ground up: a room imports from rooms below it, or within its own."""
 KNOW_NO_DIFFUSION = {"networks", "conditions", "data"}
-DIFFUSION = {"schedule", "gaussian", "parameterization", "denoiser", "loss", "samplers", "pipeline", "training", "runs"}
-MATHEMATICS = {"schedule", "gaussian", "parameterization", "denoiser", "loss", "samplers"}
+DIFFUSION = {
+    "schedule",
+    "gaussian",
+    "parameterization",
+    "denoiser",
+    "loss",
+    "guidance",
+    "samplers",
+    "pipeline",
+    "training",
+    "runs",
+}
+MATHEMATICS = {"schedule", "gaussian", "parameterization", "denoiser", "loss", "guidance", "samplers"}
 ROOM_SETTINGS = "settings"
 TORCH_FREE = [
     "config.py",

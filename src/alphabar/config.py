@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, field_validator
 from pydantic.fields import FieldInfo
 
-from .conditions.settings import ConditionSettings
 from .data.settings import DataSettings
 from .errors import ConfigurationError, nearest, unknown
 from .networks.settings import NetworkSettings, UNetSettings
-from .settings import DiffusionSettings, LossSettings, SampleSettings, ScheduleSettings, Settings
+from .settings import DiffusionSettings, LossSettings, SampleSettings, ScheduleSettings, Settings, validate
 from .training.settings import TrainSettings
-
-S = TypeVar("S", bound=Settings)
 
 
 class Config(Settings):
@@ -29,10 +27,26 @@ class Config(Settings):
     schedule: ScheduleSettings = Field(default_factory=ScheduleSettings)
     diffusion: DiffusionSettings = Field(default_factory=DiffusionSettings)
     network: NetworkSettings = Field(default_factory=UNetSettings)
-    conditions: ConditionSettings = Field(default_factory=ConditionSettings)
+    conditions: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="the settings of each condition by name (class, text, map, image, or your own with kind: ...); filled in from the data",
+    )
     loss: LossSettings = Field(default_factory=LossSettings)
     train: TrainSettings = Field(default_factory=TrainSettings)
     sample: SampleSettings = Field(default_factory=SampleSettings)
+
+    @field_validator("conditions", mode="before")
+    @classmethod
+    def _leave_out_empty(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        renamed = {"class" if name == "label" else name: v for name, v in value.items()}  # as runs of format 1 have it
+        return {name: v for name, v in renamed.items() if v is not None}
+
+    @property
+    def classes(self) -> list[str]:
+        """The class names, empty where the model has no classes."""
+        return list(self.conditions.get("class", {}).get("classes", []))
 
 
 SECTIONS = {name for name in Config.model_fields if name not in ("preset", "seed")}
@@ -63,6 +77,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 """All share the diffusion of DDPM: T = 1000 linear betas, eps prediction, the simple loss, uniform times."""
 
 LARGEST_TINY = 16
+OF_A_CONDITION = re.compile(r"conditions\.\w+\.\w+")
 
 
 def auto_preset(size: Sequence[int]) -> str:
@@ -128,7 +143,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 def nested(key: str, value: Any) -> dict[str, Any]:
     """('train.steps', 100) -> {'train': {'steps': 100}}. Raises ConfigurationError for an unknown key, naming the nearest one."""
     known = {name for name, _ in all_fields()}
-    if key not in known:
+    if key not in known and not OF_A_CONDITION.fullmatch(key):  # these are checked by their kind
         raise (
             unknown("key", key, known)
             if "." not in key
@@ -179,19 +194,3 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def to_yaml(config: Config) -> str:
     """The whole configuration as YAML."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
-
-
-def validate(model: type[S], values: Any) -> S:
-    """The settings as checked objects. Raises ConfigurationError that says what, got and expected of each fault."""
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise ConfigurationError("; ".join(_fault(e) for e in error.errors())) from None
-
-
-def _fault(error: Any) -> str:
-    path = ".".join(str(part) for part in error["loc"] if part not in ("unet", "mlp"))
-    if error["type"] in ("literal_error", "union_tag_invalid"):
-        expected = str(error["ctx"].get("expected") or error["ctx"].get("expected_tags"))
-        return f"{path}: unknown {error['input']!r}; {nearest(str(error['input']), [w.strip(chr(39) + ' ') for w in expected.replace(' or ', ', ').split(',')])}"
-    return f"{path}: {error['msg'][0].lower()}{error['msg'][1:]}, got {error['input']!r}"

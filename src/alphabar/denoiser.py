@@ -6,7 +6,8 @@ Networks sit below it. Samplers, guidance and likelihood sit above it and see no
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from dataclasses import fields
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -62,9 +63,12 @@ class Denoiser(nn.Module):
         self.precision = PRECISIONS[precision]
         check_combination(self.settings, schedule)
 
-    def encode(self, values: Mapping[str, Tensor], n: int, drop: Mapping[str, Tensor] | None = None) -> Cond:
-        """The encoded conditions of n pictures; what is not given takes its null value."""
-        return self.encoders(values, n, drop)
+    def encode(self, values: Mapping[str, Any], n: int, drop: Mapping[str, Tensor] | None = None) -> Cond:
+        """The encoded conditions of n pictures, on the network's device; what is not given takes its null value."""
+        cond: Cond = self.encoders(values, n, drop)
+        device = next(self.network.parameters()).device
+        moved = {f.name: getattr(cond, f.name) for f in fields(cond)}
+        return Cond(**{name: None if door is None else door.to(device) for name, door in moved.items()})
 
     def network_time(self, t: Time, x: Tensor) -> Tensor:
         """What the network is told about t, as (N,) float32 on x's device."""

@@ -20,6 +20,10 @@ class DataError(AlphabarError):
     """Data that cannot be read or does not fit."""
 
 
+class UnusableData(DataError):
+    """A value in the data that contradicts what the data says of itself; training on the rest would hide a mistake."""
+
+
 class CheckpointError(AlphabarError):
     """A run folder or a checkpoint that is missing, damaged, foreign or already there."""
 

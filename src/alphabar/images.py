@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -16,6 +17,17 @@ from .errors import DataError
 from .runs.atomic import write_bytes
 
 SMALLEST_TILE = 48
+CAPTIONED_TILE = 96
+FIRST_BEYOND_LATIN = 0x250
+WIDE_FONTS = (
+    "NotoSansCJK-Regular.ttc",
+    "wqy-microhei.ttc",
+    "wqy-zenhei.ttc",
+    "PingFang.ttc",
+    "Hiragino Sans GB.ttc",
+    "msyh.ttc",
+    "simsun.ttc",
+)
 TEXT_KEY = "alphabar"
 FRAME_MS, LAST_FRAME_MS = 60, 2000
 
@@ -38,6 +50,67 @@ def grid(pictures: np.ndarray, columns: int | None = None, gap: int = 2) -> np.n
         top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
         canvas[top : top + height, left : left + width] = picture
     return canvas
+
+
+def with_labels(picture: np.ndarray, columns: Sequence[str] = (), rows: Sequence[str] = ()) -> np.ndarray:
+    """A grid (H, W, C) uint8 with a word over each of its equal columns and one to the left of each of its equal rows, in RGB."""
+    image = to_image(picture).convert("RGB")
+    _, font = text_font("".join([*columns, *rows]), 13)
+    top = 20 if columns else 0
+    left = 12 + int(max((font.getlength(row) for row in rows), default=-12))
+    canvas = Image.new("RGB", (image.width + left, image.height + top), "white")
+    canvas.paste(image, (left, top))
+    draw = ImageDraw.Draw(canvas)
+    for i, text in enumerate(columns):
+        x = left + (i + 0.5) * image.width / len(columns)
+        draw.text((x, top // 2), text, fill=0, anchor="mm", font=font)
+    for i, text in enumerate(rows):
+        y = top + (i + 0.5) * image.height / len(rows)
+        draw.text((left - 6, y), text, fill=0, anchor="rm", font=font)
+    return np.asarray(canvas)
+
+
+def captioned(pictures: np.ndarray, captions: Sequence[str]) -> np.ndarray:
+    """Pictures (N, H, W, C) uint8 -> (N, H', W', 3): magnified to be seen, each over a line or more of its caption."""
+    factor = max(1, math.ceil(CAPTIONED_TILE / max(pictures.shape[1:3])))
+    pictures = pictures.repeat(factor, axis=1).repeat(factor, axis=2)
+    width = pictures.shape[2]
+    _, font = text_font("".join(captions), 11)
+    wrapped = [wrap(text_font(caption, 11)[0], width - 4, font) for caption in captions]
+    height = pictures.shape[1] + 14 * max(len(lines) for lines in wrapped) + 2
+    tiles = []
+    for picture, lines in zip(pictures, wrapped, strict=True):
+        tile = Image.new("RGB", (width, height), "white")
+        tile.paste(to_image(picture).convert("RGB"), (0, 0))
+        ImageDraw.Draw(tile).multiline_text((2, picture.shape[0]), "\n".join(lines), fill=0, font=font, spacing=2)
+        tiles.append(np.asarray(tile))
+    return np.stack(tiles)
+
+
+def wrap(text: str, width: float, font: Any, most: int = 4) -> list[str]:
+    """The text in lines of at most this many pixels, broken between words where there are any; at most `most` lines."""
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append("")
+            longer = word
+        while font.getlength(longer) > width and len(longer) > 1:
+            cut = next(i for i in range(len(longer) - 1, 0, -1) if i == 1 or font.getlength(longer[:i]) <= width)
+            lines[-1], longer = longer[:cut], longer[cut:]
+            lines.append("")
+        lines[-1] = longer
+    return lines[:most]
+
+
+def text_font(text: str, size: int) -> tuple[str, Any]:
+    """The text and a font to draw it with: the built-in one, or for other scripts one of the system's; without one they become ?."""
+    if not all(ord(c) < FIRST_BEYOND_LATIN for c in text):
+        for name in WIDE_FONTS:
+            with contextlib.suppress(OSError):
+                return text, ImageFont.truetype(name, size)
+        text = "".join(c if ord(c) < FIRST_BEYOND_LATIN else "?" for c in text)
+    return text, ImageFont.load_default(size)
 
 
 def filmstrip(rows: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from .conditions.base import Encoder, Encoders
-from .conditions.label import LabelEncoder
+from .conditions.base import Doors, Sizes
+from .conditions.kinds import all_doors, build_encoders
 from .config import Config
 from .denoiser import Denoiser
 from .errors import ConfigurationError
@@ -23,22 +23,23 @@ def build_denoiser(config: Config, shape: Sequence[int]) -> Denoiser:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = build_network(config, shape)
-        encoders: dict[str, Encoder] = {}
-        if config.conditions.label is not None:
-            encoders["label"] = LabelEncoder(config.conditions.label, int(network.vector_dim))
-        return Denoiser(
-            network, build_schedule(config.schedule), config.diffusion, Encoders(encoders), config.train.precision
-        )
+        sizes = Sizes(tuple(shape), int(network.vector_dim), int(network.token_dim))
+        encoders = build_encoders(config.conditions, sizes)
+        return Denoiser(network, build_schedule(config.schedule), config.diffusion, encoders, config.train.precision)
 
 
 def build_network(config: Config, shape: Sequence[int]) -> UNet | MLP:
     """The network of the configuration. Raises ConfigurationError where it does not fit the data."""
-    channels = shape[0]
+    channels, doors = shape[0], all_doors(config.conditions, shape)
     out_channels = channels * (2 if config.diffusion.learned_variance else 1)
     if isinstance(config.network, MLPSettings):
         if len(shape) != 1:
             raise ConfigurationError(
                 f"network.kind=mlp is for points, the data has shape {tuple(shape)}; use network.kind=unet"
+            )
+        if doors != Doors():
+            raise ConfigurationError(
+                "network.kind=mlp takes conditions by vector only, such as class; use network.kind=unet"
             )
         return MLP(config.network, channels, out_channels)
     if len(shape) != 3:
@@ -46,7 +47,7 @@ def build_network(config: Config, shape: Sequence[int]) -> UNet | MLP:
             f"network.kind=unet is for pictures (C, H, W), the data has shape {tuple(shape)}; use network.kind=mlp"
         )
     check_size(config.network, shape[1], shape[2])
-    return UNet(config.network, channels, out_channels)
+    return UNet(config.network, channels, out_channels, doors)
 
 
 def pick_device(name: str) -> torch.device:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -13,20 +13,22 @@ from typing import IO, Any
 import numpy as np
 
 from .errors import ConfigurationError
-from .images import grid, save_png
+from .images import grid, save_png, with_labels
 from .runs.atomic import replacing, replacing_folder, storage_errors
 
 LARGEST_GRID = 400
 ANIMATIONS = (".webp", ".gif")
+LONGEST_NAME = 40  # characters of a file name that tell what was asked
 
 
 @dataclass(frozen=True)
 class Samples:
-    """New pictures (N, H, W, C) uint8 with their seeds, their class names (or None) and the record of how they were made."""
+    """New pictures (N, H, W, C) uint8 with their seeds, what was asked of each ({"class": "cat"}, in words), and the record of how
+    they were made."""
 
     pictures: np.ndarray
     seeds: list[int]
-    classes: list[str | None]
+    asked: list[dict[str, Any]]
     record: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -34,14 +36,27 @@ class Samples:
 
     def record_of(self, i: int) -> dict[str, Any]:
         """All that is needed to make picture i again."""
-        own = {"seed": self.seeds[i], "class": self.classes[i]}
-        return {key: value for key, value in own.items() if value is not None} | self.record
+        return {"seed": self.seeds[i]} | self.asked[i] | self.record
+
+    @property
+    def classes(self) -> list[str | None]:
+        """The class that was asked of each picture, or None."""
+        return [asked.get("class") for asked in self.asked]
 
     def save(self, path: str | Path) -> Path:
         """Write them: .npy or .npz an array, .png a grid, otherwise a folder with a PNG each and the grid."""
         with open_writer(Path(path), len(self)) as writer:
             writer.add(self)
         return Path(path)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a grid is laid out: the number of columns (default: about as many as rows), and words beside them."""
+
+    columns: int | None = None
+    column_labels: Sequence[str] = ()
+    row_labels: Sequence[str] = ()
 
 
 class Writer(ABC):
@@ -73,8 +88,8 @@ class ArrayWriter(Writer):
 class GridWriter(Writer):
     """One PNG with all pictures; its text chunk lists every seed."""
 
-    def __init__(self, path: Path, limit: int | None = None) -> None:
-        self.path, self.limit = path, limit
+    def __init__(self, path: Path, limit: int | None = None, layout: Layout | None = None) -> None:
+        self.path, self.limit, self.layout = path, limit, layout or Layout()
         self.parts: list[Samples] = []
 
     def add(self, samples: Samples) -> None:
@@ -87,9 +102,14 @@ class GridWriter(Writer):
         """Write the grid."""
         pictures = np.concatenate([part.pictures for part in self.parts])[: self.limit]
         seeds = [seed for part in self.parts for seed in part.seeds][: self.limit]
-        classes = [name for part in self.parts for name in part.classes if name is not None][: self.limit]
-        record = {"seeds": seeds} | ({"classes": classes} if classes else {}) | self.parts[0].record
-        save_png(self.path, grid(pictures), record)
+        asked = [own for part in self.parts for own in part.asked][: self.limit]
+        record: dict[str, Any] = {"seeds": seeds}
+        for key in dict.fromkeys(key for own in asked for key in own):
+            record["classes" if key == "class" else key] = [own.get(key) for own in asked]
+        drawn = grid(pictures, self.layout.columns)
+        if self.layout.column_labels or self.layout.row_labels:
+            drawn = with_labels(drawn, self.layout.column_labels, self.layout.row_labels)
+        save_png(self.path, drawn, record | self.parts[0].record)
 
 
 class FolderWriter(Writer):
@@ -102,8 +122,8 @@ class FolderWriter(Writer):
     def add(self, samples: Samples) -> None:
         """Write each picture."""
         for i, picture in enumerate(samples.pictures):
-            name = samples.classes[i]
-            suffix = f"-{_file_name(name)}" if name is not None else ""
+            name = _file_name("-".join(Path(str(word)).stem for word in samples.asked[i].values()))[:LONGEST_NAME]
+            suffix = f"-{name}" if name else ""
             save_png(self.folder / f"{self.count:06d}{suffix}.png", picture, samples.record_of(i))
             self.count += 1
         self.grid.add(samples)
@@ -128,7 +148,7 @@ def check_output(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def open_writer(path: Path, n: int) -> Iterator[Writer]:
+def open_writer(path: Path, n: int, layout: Layout | None = None) -> Iterator[Writer]:
     """A writer of n samples for this path; what it writes appears under the path when the block ends well."""
     check_output(path)
     match path.suffix.lower():
@@ -147,7 +167,7 @@ def open_writer(path: Path, n: int) -> Iterator[Writer]:
             ):
                 yield ArrayWriter(member, n)
         case ".png":
-            writer = GridWriter(path)
+            writer = GridWriter(path, layout=layout)
             yield writer
             writer.close()
         case _:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from torch import Tensor, nn
 
 from . import __version__
 from .conditions.base import Cond
-from .config import validate
 from .data.load import available_memory
 from .data.pictures import to_uint8
-from .denoiser import Denoiser
-from .errors import ConfigurationError, nearest
+from .denoiser import Denoiser, DenoiserLike
+from .errors import ConfigurationError
+from .guidance import ClassifierGuided, Guided
 from .model import build_denoiser, pick_device
 from .output import Samples
 from .randomness import derive_seeds
@@ -25,32 +26,50 @@ from .samplers.ancestral import Ancestral
 from .samplers.base import SampleState, last_state, sample_states
 from .samplers.clip import Clipped
 from .samplers.grids import trailing_times
-from .settings import SampleSettings
+from .schedule import Time
+from .settings import SampleSettings, validate
 
 DEFAULT_STEPS = 250
+DEFAULT_COUNT = 16
 LARGEST_BATCH = 128
 
 StateCallback = Callable[[SampleState], None]
 
 
-class Pipeline:
-    """A denoiser ready to make pictures.
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of each of n pictures: values of the conditions by name, what they are in words, and perhaps a guidance each.
 
-    `classes` are the names it can be asked for (empty if it is unconditional); `record` tells which weights it holds.
+    `notes` tell what was changed on the way, such as the size of a map.
     """
+
+    values: dict[str, np.ndarray]
+    words: list[dict[str, Any]]
+    guidance: list[float] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def part(self, chosen: slice) -> Asked:
+        """Some of the pictures."""
+        guidance = self.guidance and self.guidance[chosen]
+        return Asked({name: v[chosen] for name, v in self.values.items()}, self.words[chosen], guidance)
+
+
+class Pipeline:
+    """A denoiser ready to make pictures; `record` tells which weights it holds."""
 
     def __init__(
         self,
         denoiser: Denoiser,
         shape: Sequence[int],
         settings: SampleSettings | None = None,
-        classes: Sequence[str] = (),
         record: dict[str, Any] | None = None,
     ) -> None:
         self.denoiser = denoiser.eval()
         self.shape = tuple(shape)
         self.settings = settings or SampleSettings()
-        self.classes = list(classes)
         self.record = {"alphabar": __version__} | (record or {})
 
     @property
@@ -58,10 +77,24 @@ class Pipeline:
         """Where the weights are."""
         return next(self.denoiser.parameters()).device
 
+    @property
+    def conditions(self) -> list[str]:
+        """The names of the conditions that it was trained with, in the order in which guidance nests."""
+        return [name for name, _ in self.denoiser.encoders.items()]
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes that it can be asked for, empty if it was trained without."""
+        return list(getattr(self.denoiser.encoders["class"], "classes", [])) if "class" in self.conditions else []
+
     def with_settings(self, **changes: Any) -> Pipeline:
         """The same model with other sampling settings; None leaves one as it is. Raises ConfigurationError."""
         values = self.settings.model_dump() | {key: value for key, value in changes.items() if value is not None}
-        return Pipeline(self.denoiser, self.shape, validate(SampleSettings, values), self.classes, self.record)
+        settings = validate(SampleSettings, values)
+        if isinstance(settings.guidance, dict):
+            for name in settings.guidance:
+                self._check_condition(name)
+        return Pipeline(self.denoiser, self.shape, settings, self.record)
 
     @property
     def steps(self) -> int:
@@ -75,32 +108,73 @@ class Pipeline:
 
     def sample(
         self,
-        n: int = 16,
+        n: int | None = None,
         seed: int = 0,
         seeds: Sequence[int] | None = None,
-        label: str | Sequence[str] | None = None,
+        label: str | Sequence[str | None] | None = None,
+        prompt: str | Sequence[str | None] | None = None,
+        map: Any = None,
+        image: Any = None,
+        conditions: Mapping[str, Any] | None = None,
+        guidance: float | Mapping[str, float] | None = None,
+        classifier: Callable[[Tensor, Time], Tensor] | None = None,
         batch: int | None = None,
         on_state: StateCallback | None = None,
     ) -> Samples:
-        """n new pictures, or one for each of `seeds`. `label`: a class for all, or one each; without it the classes take turns.
+        """n new pictures, or one for each of `seeds`.
 
-        `on_state` is called with every state of every batch, for progress bars. Raises ConfigurationError for an unknown class.
+        label, prompt, map, image: one for all or a list of one each; maps and images are paths or uint8 arrays (H, W[, C]), for
+        inpainting a tuple (picture, mask). conditions: the same by name, for conditions of your own. What is not given is null,
+        but for classes, which take turns if nothing at all is given. guidance: w for all conditions or by name.
+        classifier: log p(y | x_t) (N,) of (x_t, t), for classifier guidance (weigh it yourself). on_state: called with every state
+        of every batch. Raises ConfigurationError for what the model was not trained with.
         """
-        chosen = list(seeds) if seeds is not None else derive_seeds(seed, n)
-        parts = list(self.stream(chosen, self.choose_classes(len(chosen), label), batch, on_state))
+        chosen = {"class": label, "text": prompt, "map": map, "image": image, **(conditions or {})}
+        given = {name: value for name, value in chosen.items() if value is not None}
+        n = n or max((len(v) for v in given.values() if isinstance(v, list)), default=DEFAULT_COUNT)
+        own_seeds = list(seeds) if seeds is not None else derive_seeds(seed, n)
+        asked = self.ask(len(own_seeds), given)
+        pipeline = self.with_settings(guidance=guidance)
+        parts = list(pipeline.stream(own_seeds, asked, batch, on_state, classifier))
         return Samples(
             np.concatenate([part.pictures for part in parts]),
-            chosen,
-            [c for part in parts for c in part.classes],
+            own_seeds,
+            [own for part in parts for own in part.asked],
             parts[0].record,
         )
+
+    def ask(self, n: int, given: Mapping[str, Any], guidance: Sequence[float] | None = None) -> Asked:
+        """What is asked of n pictures. given: by condition name one input for all, or a list (or array of strings) of n.
+
+        Raises ConfigurationError for a condition that the model was not trained with and for a list of another length.
+        """
+        if not given and self.classes:
+            given = {"class": [self.classes[i % len(self.classes)] for i in range(n)]}
+        values, notes, words = {}, list[str](), [dict[str, Any]() for _ in range(n)]
+        for name, value in given.items():
+            self._check_condition(name)
+            inputs = list(value) if isinstance(value, list) else [value] * n
+            if len(inputs) != n:
+                raise ConfigurationError(f"{name}: {len(inputs)} inputs for {n} pictures; give one, or one each")
+            values[name] = self.denoiser.encoders[name].read(inputs, notes)
+            for own, item in zip(words, inputs, strict=True):
+                own |= {} if item is None else {name: in_words(item)}
+        if guidance is not None:
+            words = [own | {"guidance": w} for own, w in zip(words, guidance, strict=True)]
+        return Asked(values, words, None if guidance is None else list(guidance), list(dict.fromkeys(notes)))
+
+    def _check_condition(self, name: str) -> None:
+        if name not in self.conditions:
+            accepts = ", ".join(self.conditions) or "nothing (it is unconditional)"
+            raise ConfigurationError(f"this model was not trained with {name}; it accepts: {accepts}")
 
     def stream(
         self,
         seeds: Sequence[int],
-        classes: Sequence[str | None],
+        asked: Asked | None = None,
         batch: int | None = None,
         on_state: StateCallback | None = None,
+        classifier: Callable[[Tensor, Time], Tensor] | None = None,
     ) -> Iterator[Samples]:
         """`sample` in batches that fit into memory, each yielded when it is done."""
         if len(self.shape) != 3:
@@ -109,52 +183,59 @@ class Pipeline:
             )
         if not seeds:
             raise ConfigurationError("there is nothing to make: give n >= 1, or at least one seed")
+        asked = asked or self.ask(len(seeds), {})
         batch = batch or self.fitting_batch()
         for start in range(0, len(seeds), batch):
             part = slice(start, start + batch)
-            states = self.states(seeds[part], classes[part])
+            states = self.states(seeds[part], asked.part(part), classifier)
             last = last_state(_watched(states, on_state))
-            yield Samples(to_uint8(last.x_t), list(seeds[part]), list(classes[part]), self.sampling_record())
+            yield Samples(to_uint8(last.x_t), list(seeds[part]), asked.words[part], self.sampling_record())
 
-    def states(self, seeds: Sequence[int], classes: Sequence[str | None] | None = None) -> Iterator[SampleState]:
+    def states(
+        self,
+        seeds: Sequence[int],
+        asked: Asked | None = None,
+        classifier: Callable[[Tensor, Time], Tensor] | None = None,
+    ) -> Iterator[SampleState]:
         """The states from noise to data of one batch, as a generator that may be stopped at any time."""
         times = trailing_times(self.denoiser.schedule, self.steps)
-        clipped = Clipped(self.denoiser, self.settings.clip, self.settings.dynamic_quantile)
-        cond = self.encode(classes, len(seeds))
-        return sample_states(Ancestral(self.variance), clipped, times, seeds, self.shape, cond, self.device)
+        guided: DenoiserLike = self.guided(len(seeds), asked or Asked({}, [{} for _ in seeds]))
+        if classifier is not None:
+            guided = ClassifierGuided(guided, classifier)
+        clipped = Clipped(guided, self.settings.clip, self.settings.dynamic_quantile)
+        return sample_states(Ancestral(self.variance), clipped, times, seeds, self.shape, None, self.device)
 
     @torch.no_grad()
-    def encode(self, classes: Sequence[str | None] | None, n: int) -> Cond:
-        """The conditions of n pictures of these classes; None is the null class."""
-        if not self.classes or classes is None:
-            return self.denoiser.encode({}, n)
-        numbers = [len(self.classes) if name is None else self.classes.index(name) for name in classes]
-        return self.denoiser.encode({"label": torch.tensor(numbers)}, n)
+    def guided(self, n: int, asked: Asked) -> Guided:
+        """The denoiser with the conditions that are asked for, guided as set."""
+        given = [name for name in self.conditions if name in asked.values]
+        chain = [
+            self.denoiser.encode({name: asked.values[name] for name in given[:i]}, n) for i in range(len(given) + 1)
+        ]
+        settings = self.settings
+        return Guided(
+            self.denoiser,
+            chain,
+            [self._weight(name, asked) for name in given],
+            settings.guidance_rescale,
+            settings.guidance_interval,
+        )
 
-    def choose_classes(self, n: int, label: str | Sequence[str] | None) -> list[str | None]:
-        """A class name for each of n pictures. Raises ConfigurationError for a class that the model does not know."""
-        if label is None:
-            return [self.classes[i % len(self.classes)] if self.classes else None for i in range(n)]
-        names: list[str | None] = [label] * n if isinstance(label, str) else list(label)
-        if not self.classes:
-            raise ConfigurationError(
-                f"this model was trained without classes, so it cannot make {names[0]!r}; leave the class out, or train with --class-from"
-            )
-        for name in names:
-            if name is not None and name not in self.classes:
-                raise ConfigurationError(
-                    f"the model does not know the class {name!r}; {nearest(str(name), self.classes)}"
-                )
-        if len(names) != n:
-            raise ConfigurationError(f"{len(names)} classes for {n} pictures; give one class, or one each")
-        return names
+    def _weight(self, name: str, asked: Asked) -> float | Tensor:
+        guidance = self.settings.guidance
+        if asked.guidance is not None:
+            return torch.tensor(asked.guidance)
+        return guidance.get(name, 1.0) if isinstance(guidance, dict) else guidance
 
     def sampling_record(self) -> dict[str, Any]:
         """How pictures are made now, as it is written into each of them."""
-        clip = self.settings.clip
-        own = {"sampler": "ancestral", "steps": self.steps, "variance": self.variance, "clip": clip}
-        if clip == "dynamic":
-            own["dynamic_quantile"] = self.settings.dynamic_quantile
+        settings, plain = self.settings, SampleSettings()
+        own = {"sampler": "ancestral", "steps": self.steps, "variance": self.variance, "clip": settings.clip}
+        if settings.clip == "dynamic":
+            own["dynamic_quantile"] = settings.dynamic_quantile
+        for name in ("guidance", "guidance_rescale", "guidance_interval"):
+            if getattr(settings, name) != getattr(plain, name):
+                own[name] = getattr(settings, name)
         return own | self.record
 
     def fitting_batch(self) -> int:
@@ -162,8 +243,16 @@ class Pipeline:
         free = available_memory()
         if self.device.type == "cuda":
             free = float(torch.cuda.mem_get_info(self.device)[0])
-        per_picture = activation_bytes(self.denoiser, self.shape, self.encode(None, 1))
+        passes = 1 if self.settings.guidance == 1 else 1 + len(self.conditions)
+        per_picture = passes * activation_bytes(self.denoiser, self.shape, self.denoiser.encode({}, 1))
         return int(max(1, min(LARGEST_BATCH, free / 4 // per_picture)))
+
+
+def in_words(item: Any) -> str:
+    """An input as a record tells it: text and names as they are, files by name, arrays as such."""
+    if isinstance(item, tuple):
+        return ", ".join(map(in_words, item))
+    return "array" if isinstance(item, np.ndarray) else item.name if isinstance(item, Path) else str(item)
 
 
 def _watched(states: Iterator[SampleState], on_state: StateCallback | None) -> Iterator[SampleState]:
@@ -204,9 +293,8 @@ def load(run: str | Path, checkpoint: str | None = None, raw_weights: bool = Fal
     denoiser = restore_denoiser(found, part).to(pick_device(device))
     if found.config.train.channels_last and len(found.shape) == 3:
         denoiser = denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    label = found.config.conditions.label
     record = {"weights": "raw" if raw_weights else "ema", "model": found.hash(part), "checkpoint": found.path.name}
-    return Pipeline(denoiser, found.shape, found.config.sample, label.classes if label else (), record)
+    return Pipeline(denoiser, found.shape, found.config.sample, record)
 
 
 def restore_denoiser(found: Checkpoint, part: str) -> Denoiser:

@@ -6,9 +6,9 @@ A field's description is at once its documentation, its help on the command line
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .errors import ConfigurationError, nearest
 
@@ -28,6 +28,25 @@ class Settings(BaseModel):
                         f"unknown key {key!r} in {cls.__name__}; {nearest(str(key), cls.model_fields)}"
                     )
         return data
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def validate(model: type[S], values: Any) -> S:
+    """The settings as checked objects. Raises ConfigurationError that says what, got and expected of each fault."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(_fault(e) for e in error.errors())) from None
+
+
+def _fault(error: Any) -> str:
+    path = ".".join(str(part) for part in error["loc"] if part not in ("unet", "mlp"))
+    if error["type"] in ("literal_error", "union_tag_invalid"):
+        expected = str(error["ctx"].get("expected") or error["ctx"].get("expected_tags"))
+        return f"{path}: unknown {error['input']!r}; {nearest(str(error['input']), [w.strip(chr(39) + ' ') for w in expected.replace(' or ', ', ').split(',')])}"
+    return f"{path}: {error['msg'][0].lower()}{error['msg'][1:]}, got {error['input']!r}"
 
 
 def read_betas(value: Any) -> Any:
@@ -129,3 +148,20 @@ class SampleSettings(Settings):
         "static", description="keep x_0 in range: to [-1, 1], by quantile, or not"
     )
     dynamic_quantile: float = Field(0.995, gt=0, le=1, description="quantile of |x_0| for clip=dynamic")
+    guidance: float | dict[str, float] = Field(
+        1.0,
+        description="w of u + w (c - u), for all conditions or by name: 1 is plain conditional, 0 unconditional, more follows the condition closer",
+    )
+    guidance_rescale: float = Field(
+        0.0, ge=0, le=1, description="how far the guided estimate is brought back to the plain one's contrast"
+    )
+    guidance_interval: tuple[float, float] = Field(
+        (0.0, 1.0), description="times (from, to] at which guidance works; 1 is the most noise"
+    )
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _check_interval(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= value[0] < value[1] <= 1:
+            raise ConfigurationError(f"guidance_interval needs 0 <= from < to <= 1, got {value[0]:g},{value[1]:g}")
+        return value

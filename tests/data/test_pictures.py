@@ -52,8 +52,8 @@ def test_a_batch_holds_the_pictures_asked_for_with_their_labels():
     indices = np.array([3, 0, 3])
     batch = SET.batch(indices)
     np.testing.assert_array_equal(to_uint8(batch.x_0), PICTURES[indices])
-    assert batch.cond["label"].tolist() == [1, 2, 1]
-    assert batch.cond["label"].dtype == torch.int64
+    assert batch.cond["class"].tolist() == [1, 2, 1]
+    assert batch.cond["class"].dtype == torch.int64
     assert replace(SET, labels=None, classes=[]).batch(indices).cond == {}
 
 
@@ -62,7 +62,7 @@ def test_a_batch_mirrors_exactly_the_marked_pictures_left_to_right():
     np.testing.assert_array_equal(
         to_uint8(batch.x_0), np.stack([PICTURES[0][:, ::-1], PICTURES[1], PICTURES[2][:, ::-1]])
     )
-    assert batch.cond["label"].tolist() == [2, 0, 1]
+    assert batch.cond["class"].tolist() == [2, 0, 1]
 
 
 def test_a_batch_leaves_the_set_as_it_was():

@@ -225,7 +225,7 @@ def test_arrays_are_read_in_each_order_of_their_axes(tmp_path, ending, stored, w
     path = tmp_path / f"x.{ending}"
     with path.open("wb") as stream:
         np.save(stream, stored) if ending.lower() == "npy" else np.savez(stream, images=stored)
-    pictures, labels = read_array(path)
+    pictures, labels, _ = read_array(path)
     np.testing.assert_array_equal(pictures, wanted)
     assert pictures.dtype == np.uint8
     assert labels is None
@@ -288,7 +288,7 @@ def test_arrays_of_another_shape_are_refused(tmp_path, shape):
 @pytest.mark.parametrize("names", [("images", "labels"), ("x", "y"), ("faces", "y")])
 def test_pictures_and_labels_of_an_archive_are_found_by_name_or_shape(tmp_path, names):
     np.savez_compressed(tmp_path / "x.npz", **{names[0]: COLOUR, names[1]: np.arange(5)})
-    pictures, labels = read_array(tmp_path / "x.npz")
+    pictures, labels, _ = read_array(tmp_path / "x.npz")
     np.testing.assert_array_equal(pictures, COLOUR)
     np.testing.assert_array_equal(labels, np.arange(5))
 

@@ -62,7 +62,7 @@ def test_a_file_is_no_run(tmp_path):
 
 
 def test_an_animation_cannot_be_made_of_finished_samples(tmp_path):
-    samples = Samples(np.zeros((1, 2, 2, 1), np.uint8), [0], [None])
+    samples = Samples(np.zeros((1, 2, 2, 1), np.uint8), [0], [{}])
     with pytest.raises(ConfigurationError, match="an animation shows the way"):
         samples.save(tmp_path / "x.webp")
     assert not list(tmp_path.iterdir())

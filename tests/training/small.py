@@ -31,7 +31,7 @@ def config(of: PictureSet | PointSet | None = None, /, **sections: dict) -> Conf
         "train": {"steps": 6, "batch_size": 8, "warm_up": 2, "preview_pictures": 2, "preview_steps": 2},
     }
     if isinstance(of, PictureSet) and of.classes:
-        values["conditions"] = {"label": {"classes": of.classes}}
+        values["conditions"] = {"class": {"classes": of.classes}}
     for name, section in sections.items():
         values[name] = {**values.get(name, {}), **section} if isinstance(section, dict) else section
     return finish(values, [8, 8])

@@ -115,13 +115,13 @@ def test_a_non_finite_gradient_stops_too():
 def test_the_label_is_hidden_at_its_rate_and_reaches_the_network():
     data = pictures(400)
     trainer = Trainer(
-        config(data, conditions={"label": {"classes": ["even", "odd"], "dropout": 0.5}}, train={"batch_size": 400}),
+        config(data, conditions={"class": {"classes": ["even", "odd"], "dropout": 0.5}}, train={"batch_size": 400}),
         data,
     )
     trainer.step()
-    used = trainer.denoiser.encoders.kinds["label"].embedding.weight.grad.abs().sum(1)
+    used = trainer.denoiser.encoders.kinds["class"].embedding.weight.grad.abs().sum(1)
     assert (used > 0).all()  # both classes and null
-    share = trainer._dropped("label", 0.5, 10_000, 0).double().mean().item()
+    share = trainer._dropped("class", 0.5, 10_000, 0).double().mean().item()
     assert share == pytest.approx(0.5, abs=0.03)
 
 

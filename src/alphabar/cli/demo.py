@@ -79,4 +79,4 @@ def make_pictures(out: Path) -> None:
     with sampling_bar(1, pipeline.steps) as update:
         pipeline.sample(GRID, on_state=update).save(out / "samples.png")
     seeds = derive_seeds(1, ANIMATED)
-    save_animation(out / "denoising.webp", animation_frames(pipeline, seeds, pipeline.choose_classes(ANIMATED, None)))
+    save_animation(out / "denoising.webp", animation_frames(pipeline, seeds, pipeline.ask(ANIMATED, {})))

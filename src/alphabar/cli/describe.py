@@ -34,7 +34,6 @@ def describe_checkpoint(path: Path) -> dict[str, Any]:
     from ..runs.checkpoint import is_whole, open_checkpoint
 
     found = open_checkpoint(path)
-    label = found.config.conditions.label
     return {
         "checkpoint": str(path),
         "step": found.step,
@@ -42,7 +41,8 @@ def describe_checkpoint(path: Path) -> dict[str, Any]:
         "model": found.hash(),
         "preset": found.config.preset,
         "shape": found.shape,
-        "classes": label.classes if label else [],
+        "conditions": list(found.config.conditions),
+        "classes": found.config.classes,
         "data": found.config.data.source,
         "megabytes": round(sum(entry["bytes"] for entry in found.files.values()) / 1e6, 1),
     }
@@ -84,6 +84,22 @@ def settings(
             default = field.get_default(call_default_factory=True)
             shown = "" if default is PydanticUndefined else f" = {json.dumps(default)}"
             print(f"{key}{shown}\n    {field.description}")
+    if "conditions".startswith(prefix) or prefix.startswith("conditions"):
+        print_condition_settings(prefix)
+
+
+def print_condition_settings(prefix: str) -> None:
+    """List the settings of every kind of condition."""
+    from pydantic_core import PydanticUndefined
+
+    from ..conditions.kinds import KINDS
+
+    for name, kind in KINDS.items():
+        for key, field in kind.Settings.model_fields.items():
+            default = field.get_default(call_default_factory=True)
+            shown = "" if default is PydanticUndefined else f" = {json.dumps(default)}"
+            if f"conditions.{name}.{key}".startswith(prefix):
+                print(f"conditions.{name}.{key}{shown}\n    {field.description}")
 
 
 def doctor() -> None:

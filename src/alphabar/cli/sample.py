@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..pipeline import Pipeline
+    from ..output import Layout
+    from ..pipeline import Asked, Pipeline
 
 LARGEST_ANIMATION = 100
 FRAMES = 60
@@ -28,7 +29,10 @@ def sample(
             help=".npy or .npz: an array (N, H, W, C) uint8; .png: one grid; .webp or .gif: the denoising animation; else a folder.",
         ),
     ],
-    n: Annotated[int | None, typer.Option("-n", min=1, help="How many pictures. Default: 16.")] = None,
+    n: Annotated[
+        int | None,
+        typer.Option("-n", min=1, help="How many pictures. Default: one an input, 16 with one input or none."),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Reverse steps, at most the T of training. Default: 250.")
     ] = None,
@@ -47,7 +51,45 @@ def sample(
         typer.Option(help="Keep the estimate of the clean picture in range: static, dynamic, or off. Default: static."),
     ] = None,
     label: Annotated[
-        str | None, typer.Option("--class", help="The class to make. Default: all classes in turn.")
+        str | None,
+        typer.Option("--class", help="The class to make, or NAME:3,OTHER:5. Default: all classes in turn."),
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", help="What to make, in words. May be repeated.")
+    ] = None,
+    prompts: Annotated[Path | None, typer.Option("--prompts", help="A text file with a prompt a line.")] = None,
+    map_: Annotated[
+        Path | None, typer.Option("--map", help="A semantic map (palette or index PNG), or a folder of them.")
+    ] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(
+            "--image", help="The picture to start from, or a folder of them: what to enlarge, colour, fill, ..."
+        ),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option("--mask", help="For inpainting: white where the picture is to be filled; a file or a folder."),
+    ] = None,
+    cond: Annotated[
+        list[str] | None, typer.Option("--cond", metavar="NAME=VALUE", help="The value of a condition of your own.")
+    ] = None,
+    guidance: Annotated[
+        str | None,
+        typer.Option(
+            help="w of u + w (c - u), for all conditions: 1 is plain conditional, 0 unconditional. 1,2,4 makes a grid with a column each."
+        ),
+    ] = None,
+    guidance_class: Annotated[float | None, typer.Option(help="w of the class alone.")] = None,
+    guidance_text: Annotated[float | None, typer.Option(help="w of the prompt alone.")] = None,
+    guidance_map: Annotated[float | None, typer.Option(help="w of the map alone.")] = None,
+    guidance_image: Annotated[float | None, typer.Option(help="w of the image alone.")] = None,
+    guidance_rescale: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Bring strong guidance back to the plain contrast. Default: 0.")
+    ] = None,
+    guidance_interval: Annotated[
+        str | None,
+        typer.Option(metavar="FROM,TO", help="Times in 0..1 (1 is noise) at which guidance works. Default: 0,1."),
     ] = None,
     checkpoint: Annotated[
         str | None, typer.Option(help="A step, step-N, or a checkpoint folder. Default: the newest.")
@@ -60,8 +102,9 @@ def sample(
 ) -> None:
     """Make new pictures with a trained model."""
     from ..output import ANIMATIONS, check_output
-    from ..pipeline import load
+    from ..pipeline import DEFAULT_COUNT, load
     from ..randomness import derive_seeds
+    from .asking import Options, inputs_of, parse_guidance, spread
     from .watch import console
 
     chosen = parse_seeds(n, seeds) if seeds is not None else None
@@ -70,18 +113,62 @@ def sample(
 
         raise ConfigurationError("give --seed or --seeds, not both")
     check_output(out)
-    pipeline = load(run, checkpoint, raw_weights, device).with_settings(steps=steps, variance=variance, clip=clip)
-    own_seeds = chosen if chosen is not None else derive_seeds(seed or 0, n or 16)
-    classes = pipeline.choose_classes(len(own_seeds), label)
+    by_name = {"class": guidance_class, "text": guidance_text, "map": guidance_map, "image": guidance_image}
+    weight, weights = parse_guidance(guidance, by_name)
+    pipeline = load(run, checkpoint, raw_weights, device).with_settings(
+        steps=steps, variance=variance, clip=clip, guidance=weight, guidance_rescale=guidance_rescale,
+        guidance_interval=parse_interval(guidance_interval),
+    )  # fmt: skip
+    found = inputs_of(Options(label, prompt or (), prompts, map_, image, mask, cond or ()), pipeline)
+    total, given = spread(found, len(chosen) if chosen else n, DEFAULT_COUNT)
+    own_seeds = chosen if chosen is not None else derive_seeds(seed or 0, total)
+    layout = None
+    if weights is not None:
+        own_seeds, given, layout = guidance_grid(pipeline, own_seeds, given, weights)
+        weights = weights * total
+    asked = pipeline.ask(len(own_seeds), given, weights)
+    for note in asked.notes:
+        console.print(f"note: {note}", markup=False)
     if out.suffix.lower() in ANIMATIONS:
-        _animate(pipeline, out, own_seeds, classes)
+        _animate(pipeline, out, own_seeds, asked)
     else:
-        _write(pipeline, out, own_seeds, classes, batch)
+        _write(pipeline, out, own_seeds, asked, batch, layout)
     record = pipeline.sampling_record()
     console.print(
         f"{len(own_seeds)} pictures in {out}: {record['weights']} weights of {record['checkpoint']} (model {record['model']}), "
         f"{record['sampler']} in {record['steps']} steps", markup=False,
     )  # fmt: skip
+
+
+def guidance_grid(
+    pipeline: Pipeline, seeds: Sequence[int], given: dict[str, list[Any]], weights: Sequence[float]
+) -> tuple[list[int], dict[str, list[Any]], Layout]:
+    """Every picture once for each weight, from the same noise, and the layout of the grid: a column a weight, a row a picture."""
+    from ..errors import ConfigurationError
+    from ..output import Layout
+    from ..pipeline import in_words
+
+    if not pipeline.conditions:
+        raise ConfigurationError("this model is unconditional, so there is nothing to guide; leave --guidance out")
+    if not given and pipeline.classes:
+        given = {"class": [pipeline.classes[i % len(pipeline.classes)] for i in range(len(seeds))]}
+    repeated = {name: [value for value in values for _ in weights] for name, values in given.items()}
+    rows = [", ".join(in_words(values[i]) for values in given.values()) for i in range(len(seeds))]
+    layout = Layout(len(weights), [f"w = {weight:g}" for weight in weights], rows)
+    return [seed for seed in seeds for _ in weights], repeated, layout
+
+
+def parse_interval(text: str | None) -> tuple[float, float] | None:
+    """'0.2,0.8' -> (0.2, 0.8). Raises ConfigurationError."""
+    from ..errors import ConfigurationError
+
+    if text is None:
+        return None
+    try:
+        low, high = (float(word) for word in text.split(","))
+        return low, high
+    except ValueError:
+        raise ConfigurationError(f"--guidance-interval takes two times in 0..1, like 0.2,0.8; got {text!r}") from None
 
 
 def parse_seeds(n: int | None, text: str) -> list[int]:
@@ -103,19 +190,19 @@ def parse_seeds(n: int | None, text: str) -> list[int]:
 
 
 def _write(
-    pipeline: Pipeline, out: Path, seeds: Sequence[int], classes: Sequence[str | None], batch: int | None
+    pipeline: Pipeline, out: Path, seeds: Sequence[int], asked: Asked, batch: int | None, layout: Layout | None = None
 ) -> None:
     from ..output import open_writer
     from .watch import sampling_bar
 
     batch = batch or pipeline.fitting_batch()
     batches = -(-len(seeds) // batch)
-    with sampling_bar(batches, pipeline.steps) as update, open_writer(out, len(seeds)) as writer:
-        for samples in pipeline.stream(seeds, classes, batch, update):
+    with sampling_bar(batches, pipeline.steps) as update, open_writer(out, len(seeds), layout) as writer:
+        for samples in pipeline.stream(seeds, asked, batch, update):
             writer.add(samples)
 
 
-def _animate(pipeline: Pipeline, out: Path, seeds: Sequence[int], classes: Sequence[str | None]) -> None:
+def _animate(pipeline: Pipeline, out: Path, seeds: Sequence[int], asked: Asked) -> None:
     from ..errors import ConfigurationError
     from ..images import save_animation
     from .watch import sampling_bar
@@ -125,20 +212,18 @@ def _animate(pipeline: Pipeline, out: Path, seeds: Sequence[int], classes: Seque
             f"an animation shows at most {LARGEST_ANIMATION} pictures, got {len(seeds)}; use a smaller -n"
         )
     with sampling_bar(1, pipeline.steps) as update:
-        frames = animation_frames(pipeline, seeds, classes, update)
+        frames = animation_frames(pipeline, seeds, asked, update)
     save_animation(out, frames)
 
 
-def animation_frames(
-    pipeline: Pipeline, seeds: Sequence[int], classes: Sequence[str | None], update: object = None
-) -> list[np.ndarray]:
+def animation_frames(pipeline: Pipeline, seeds: Sequence[int], asked: Asked, update: object = None) -> list[np.ndarray]:
     """Grids of x_t from noise to picture: every few steps, at most 60 of them, the last one being the result."""
     from ..data.pictures import to_uint8
     from ..images import grid
 
     stride = math.ceil(pipeline.steps / FRAMES)
     frames = []
-    for state in pipeline.states(seeds, classes):
+    for state in pipeline.states(seeds, asked):
         if callable(update):
             update(state)
         if (state.steps - state.step) % stride == 0:

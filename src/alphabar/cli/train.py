@@ -49,6 +49,31 @@ def train(
             help="Where classes come from: folder, label, a column of the metadata, none. Default: label where there is one."
         ),
     ] = None,
+    cond: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND,KIND",
+            help="What pictures are conditioned on: class,text,map,image, or none. Default: all that the data offers (folders only with class).",
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="An image condition made from the pictures: super-resolution, colorize, inpaint, edges; or pair."
+        ),
+    ] = None,
+    scale: Annotated[int | None, typer.Option(min=2, help="Of --task super-resolution. Default: 4.")] = None,
+    maps: Annotated[Path | None, typer.Option(help="A folder with semantic maps of the pictures' names.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="A folder with conditioning pictures of the pictures' names.")
+    ] = None,
+    flip: Annotated[
+        bool | None,
+        typer.Option(
+            "--flip/--no-flip",
+            help="Mirror half of the pictures, with maps and pairs. Default: as the preset, never with text.",
+        ),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of weights, data order, times and noise. Default: 0.")
     ] = None,
@@ -80,6 +105,7 @@ def train(
     settings = list(set_ or [])
     settings += [f"data.class_from={class_from}"] if class_from is not None else []
     settings += ["data.strict=true"] if strict else []
+    settings += condition_settings(cond, class_from, task, scale, maps, images, flip)
     settings += [f"seed={seed}"] if seed is not None else []
     with reading_bar() as progress:
         session = prepare(
@@ -94,6 +120,35 @@ def train(
         return
     watch(session)
     _say_what_next(session, out, data)
+
+
+def condition_settings(
+    cond: str | None,
+    class_from: str | None,
+    task: str | None,
+    scale: int | None,
+    maps: Path | None,
+    images: Path | None,
+    flip: bool | None,
+) -> list[str]:
+    """The options about conditions as settings. Raises ConfigurationError."""
+    from ..errors import ConfigurationError
+
+    names = [name.strip() for name in cond.split(",") if name.strip() != "none"] if cond is not None else None
+    if names is not None and "class" in names and class_from == "none":
+        raise ConfigurationError("--cond class but --class-from none; leave one of them out")
+    if scale is not None and task != "super-resolution":
+        raise ConfigurationError("--scale goes with --task super-resolution")
+    if names is not None and (task or images) and "image" not in names:
+        raise ConfigurationError(f"--task and --images are about the condition image; add it: --cond {cond},image")
+    if names is not None and maps and "map" not in names:
+        raise ConfigurationError(f"--maps is about the condition map; add it: --cond {cond},map")
+    settings = [] if names is None else [f"data.conditions=[{', '.join(names)}]"]
+    settings += [f"conditions.image.task={task}"] if task is not None else []
+    settings += [f"conditions.image.scale={scale}"] if scale is not None else []
+    settings += [f"conditions.map.folder={maps}"] if maps is not None else []
+    settings += [f"conditions.image.folder={images}"] if images is not None else []
+    return settings + ([] if flip is None else [f"data.flip={str(flip).lower()}"])
 
 
 def describe_session(session: Session) -> None:
@@ -128,8 +183,10 @@ def report_lines(report: DataReport, class_from: str) -> list[str]:
         lines.append(
             f"classes none; the pictures lie in {report.folders} sub-folders: --class-from folder would make them classes"
         )
-    if class_from == "none" and not report.classes and report.folders <= 1:
+    if class_from == "none" and not report.classes and not report.conditions and report.folders <= 1:
         lines.append("classes none: the model is unconditional")
+    lines += [f"cond    {name}: {origin}" for name, origin in report.conditions.items()]
+    lines += [f"found   {offer}, not used" for offer in report.unused]
     if report.animated:
         lines.append(f"note    {report.animated} animated, of which the first frame is taken")
     if report.enlarged:

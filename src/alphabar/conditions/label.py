@@ -1,33 +1,58 @@
-"""Class labels: an embedding of the class, added to the time embedding."""
+"""Class labels: an embedding of the class, added to the time embedding (Dhariwal & Nichol 2021, sec. 3.1)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from ..errors import ConfigurationError
-from .base import Cond, Encoder
-from .settings import LabelSettings
+from ..errors import ConfigurationError, nearest
+from .base import Cond, Encoder, Sizes, hide
+from .settings import KindSettings
+
+
+class LabelSettings(KindSettings):
+    """A class of each picture."""
+
+    classes: list[str] = Field(
+        default_factory=list, description="the class names, in the order of their numbers; default: those of the data"
+    )
 
 
 class LabelEncoder(Encoder):
     """label in 0..C-1 -> vector (N, D), one learned row a class. The null value is one more learned row, number C."""
 
-    def __init__(self, settings: LabelSettings, dim: int) -> None:
-        super().__init__()
-        self.null = len(settings.classes)
-        self.dropout = settings.dropout
-        self.embedding = nn.Embedding(self.null + 1, dim)
+    Settings = LabelSettings
+    needs = "labels, sub-folders, or a column given by --class-from"
 
-    def forward(self, value: Tensor | None, n: int, drop: Tensor | None = None) -> Cond:
-        """value (n,) int64 in 0..C (C is null), or None for all null. Raises ConfigurationError for another number or shape."""
-        device = self.embedding.weight.device
-        if value is None:
-            value = torch.full((n,), self.null)
-        if value.shape != (n,) or bool(((value < 0) | (value > self.null)).any()):
+    def __init__(self, settings: LabelSettings, sizes: Sizes) -> None:
+        super().__init__(settings)
+        self.classes = settings.classes
+        self.null = len(settings.classes)
+        self.embedding = nn.Embedding(self.null + 1, sizes.vector_dim)
+
+    def read(self, inputs: Sequence[Any], notes: list[str]) -> np.ndarray:
+        """Class names -> their numbers. Raises ConfigurationError for a class that the model does not know."""
+        for name in inputs:
+            if name is not None and name not in self.classes:
+                raise ConfigurationError(
+                    f"the model does not know the class {name!r}; {nearest(str(name), self.classes)}"
+                )
+        return np.array([self.null if name is None else self.classes.index(name) for name in inputs], np.int64)
+
+    def forward(self, values: np.ndarray | Tensor | None, n: int, drop: Tensor | None = None) -> Cond:
+        """values (n,) int64 in 0..C (C is null), or None for all null. Raises ConfigurationError for another number or shape."""
+        numbers = torch.full((n,), self.null) if values is None else torch.as_tensor(values)
+        if numbers.shape != (n,) or bool(((numbers < 0) | (numbers > self.null)).any()):
             raise ConfigurationError(
-                f"labels must be {n} numbers in 0..{self.null} ({self.null} is null), got {value.tolist()}"
+                f"labels must be {n} numbers in 0..{self.null} ({self.null} is null), got {numbers.tolist()}"
             )
-        if drop is not None:
-            value = value.masked_fill(drop.to(value.device), self.null)
-        return Cond(vector=self.embedding(value.to(device)))
+        return Cond(vector=self.embedding(hide(numbers, drop, self.null).to(self.device)))
+
+    def show(self, values: np.ndarray) -> tuple[np.ndarray | None, list[str] | None]:
+        """The class names."""
+        return None, ["" if value == self.null else self.classes[value] for value in np.asarray(values)]

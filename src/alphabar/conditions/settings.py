@@ -1,4 +1,4 @@
-"""Settings of the conditions. Imports no torch."""
+"""What the settings of all kinds of conditions share. Imports no torch; each kind's own settings stand in its file."""
 
 from __future__ import annotations
 
@@ -7,19 +7,13 @@ from pydantic import Field
 from ..settings import Settings
 
 
-class LabelSettings(Settings):
-    """A class of each picture."""
+class KindSettings(Settings):
+    """Settings of one condition."""
 
-    classes: list[str] = Field(description="the class names, in the order of their numbers")
+    kind: str | None = Field(None, description="class, text, map or image; default: the condition's name")
     dropout: float = Field(
         0.1,
         ge=0,
         lt=1,
-        description="probability that training hides the class, so that the model also learns to do without",
+        description="probability that training hides the condition, so that the model also learns to do without",
     )
-
-
-class ConditionSettings(Settings):
-    """What the model is conditioned on; filled in from the data."""
-
-    label: LabelSettings | None = Field(None, description="the class of each picture; none: not conditioned on it")

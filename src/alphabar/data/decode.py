@@ -40,7 +40,7 @@ class Header:
 
 def read_header(path: Path) -> Header:
     """The header of a picture file. Raises DataError if it is not a readable picture."""
-    with _opened(path) as image:
+    with opened(path) as image:
         # Pillow gives the size of a TIFF as shown or as stored, by its version; all other kinds as stored
         width, height = (image.tag_v2[256], image.tag_v2[257]) if isinstance(image, TiffImageFile) else image.size
         if image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
@@ -56,14 +56,14 @@ def read_picture(path: Path, size: tuple[int, int], channels: int, background: s
 
     Raises DataError if the file is damaged.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         image.draft(None, (2 * max(size), 2 * max(size)))  # JPEG only: decode at a fraction, never below twice the size
         ImageOps.exif_transpose(image, in_place=True)
         return fit(to_channels(to_8_bit(image), channels, background), size)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path) -> Iterator[Image.Image]:
     """The picture, not decoded yet. Whatever Pillow raises from here on becomes a DataError."""
     try:
         if not path.is_file():

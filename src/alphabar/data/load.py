@@ -9,22 +9,25 @@ import re
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigurationError, DataError, StorageError, nearest
+from ..conditions.base import Offer
+from ..conditions.kinds import KINDS, Conditions
+from ..errors import ConfigurationError, DataError, StorageError, UnusableData, nearest
 from ..randomness import permutation
 from .builtin_sets import BUILTIN_SETS
+from .conditioned import find_offers, never_mirrored, pair_folders, settle, stack_values, swapped_indices
 from .decode import Header, background_colour, fit, read_header, read_picture
 from .near_duplicates import components, near_duplicates
 from .pictures import PictureSet, Rows
 from .settings import DataSettings
-from .sources import PictureFile, list_pictures, read_array
+from .sources import Catalogue, PictureFile, list_pictures, read_array, read_metadata
 
 LARGEST_OWN_SIZE = 64
 DEFAULT_SIZE = 32
@@ -49,9 +52,13 @@ class DataReport:
     classes: dict[str, int] = field(default_factory=dict)
     folders: int = 0
     near_duplicates: list[tuple[str, str]] = field(default_factory=list)
+    conditions: dict[str, str] = field(default_factory=dict)
+    """Where the values of each condition come from."""
+    unused: list[str] = field(default_factory=list)
+    """What the data offers besides, and how to use it."""
     held_out: list[int] = field(default_factory=list)
     fingerprint: str = ""
-    """A hash of pictures, labels, class names and of which pictures are held out."""
+    """A hash of pictures, labels, class names, values of conditions, and of which pictures are held out."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -60,12 +67,13 @@ class DataReport:
 
 @dataclass(frozen=True)
 class LoadedData:
-    """A training set, a held-out set (it may be empty), the report, and the settings with nothing left open."""
+    """A training set, a held-out set (it may be empty), the report, and the settings of data and conditions with nothing left open."""
 
     train: PictureSet
     held_out: PictureSet
     report: DataReport
     settings: DataSettings
+    conditions: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass
@@ -78,31 +86,49 @@ class _Source:
     classes: list[str] | None = None
     rows: list[dict[str, Any]] | None = None
     folders: list[str | None] | None = None
+    values: dict[str, np.ndarray] = field(default_factory=dict)
+    conditions: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-def load_data(settings: DataSettings, cache: Path | None = None, progress: Progress | None = None) -> LoadedData:
-    """Read, decode and split the data that the settings name.
+def load_data(
+    settings: DataSettings,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+    conditions: Conditions | None = None,
+) -> LoadedData:
+    """Read, decode and split the data that the settings name, with the values of its conditions.
 
-    Decoded pictures stay in memory if they fit (`memory_gb`), otherwise in the memory-mapped file `cache`.
+    conditions: settings by name of those that are set; data.conditions says which are used. Decoded pictures stay in memory if they fit (`memory_gb`), otherwise in the memory-mapped file `cache`.
     Raises DataError for data that cannot be used, ConfigurationError for a source or a column that does not exist.
     """
     report = DataReport(settings.source)
     progress = progress or (lambda what, done, total: None)
-    source = _read_source(settings, report, cache, progress)
-    labels, classes = _labels(settings, source)
+    set_ = dict(conditions or {})
+    source = _read_source(settings, set_, report, cache, progress)
+    class_from = resolve_class_from(settings, source)
+    labels, classes = _labels(class_from, source)
+    _say_unused_classes(settings, source, report)
     pairs = near_duplicates(source.pictures)
     held_out = _held_out(settings, source, pairs)
-    everything = PictureSet(source.pictures, labels, classes, source.names)
+    everything = PictureSet(
+        source.pictures, labels, classes, source.names, source.values, swapped_indices(source.conditions), None
+    )
+    if settings.flip_except:
+        everything = replace(everything, fixed=never_mirrored(settings.flip_except, everything))
     report.count, report.shape = len(everything), everything.shape
     report.near_duplicates = [(source.names[i], source.names[j]) for i, j in pairs]
     report.held_out = held_out.nonzero()[0].tolist()
     report.fingerprint = hashlib.sha256(everything.fingerprint().encode() + held_out.tobytes()).hexdigest()
+    found = source.conditions
     if labels is not None:
         report.classes = {name: int((labels == i).sum()) for i, name in enumerate(classes)}
+        found = {"class": {**set_.get("class", {}), "classes": classes}, **found}
+        found = {name: found[name] for name in settings.conditions or found}
     channels, height, width = everything.shape
-    class_from = resolve_class_from(settings, source.labels)
-    resolved = settings.model_copy(update={"size": [height, width], "channels": channels, "class_from": class_from})
-    return LoadedData(subset(everything, ~held_out), subset(everything, held_out), report, resolved)
+    resolved = settings.model_copy(
+        update={"size": [height, width], "channels": channels, "class_from": class_from, "conditions": list(found)}
+    )
+    return LoadedData(subset(everything, ~held_out), subset(everything, held_out), report, resolved, found)
 
 
 def subset(data: PictureSet, mask: np.ndarray) -> PictureSet:
@@ -110,21 +136,34 @@ def subset(data: PictureSet, mask: np.ndarray) -> PictureSet:
     indices = mask.nonzero()[0]
     pictures = Rows(data.pictures, indices) if isinstance(data.pictures, np.memmap) else data.pictures[indices]
     labels = None if data.labels is None else data.labels[indices]
-    return PictureSet(pictures, labels, data.classes, [data.names[i] for i in indices])
+    return replace(
+        data,
+        pictures=pictures,
+        labels=labels,
+        names=[data.names[i] for i in indices],
+        values={
+            name: Rows(values, indices) if isinstance(values, np.memmap) else values[indices]
+            for name, values in data.values.items()
+        },
+        fixed=None if data.fixed is None else data.fixed[indices],
+    )
 
 
-def _read_source(settings: DataSettings, report: DataReport, cache: Path | None, progress: Progress) -> _Source:
+def _read_source(
+    settings: DataSettings, set_: Conditions, report: DataReport, cache: Path | None, progress: Progress
+) -> _Source:
     if settings.source in BUILTIN_SETS:
         pictures, labels, classes = BUILTIN_SETS[settings.source](settings.path)
-        return _from_array(settings, report, pictures, labels, classes)
+        return _from_array(settings, set_, report, pictures, labels, classes, {})
     path = Path(settings.source).expanduser()
     if path.is_file() and path.suffix.lower() in (".npy", ".npz"):
-        return _from_array(settings, report, *read_array(path), None)
+        own, own_labels, others = read_array(path)
+        return _from_array(settings, set_, report, own, own_labels, None, others)
     if path.is_dir():
         background_colour(settings.background)
         with warnings.catch_warnings():  # what matters is in the report; the rest is about odd tags
             warnings.simplefilter("ignore")
-            return _from_folder(settings, report, path, cache, progress)
+            return _from_folder(settings, set_, report, path, cache, progress)
     what = "is not a folder, .npy or .npz file" if path.exists() else "does not exist"
     raise DataError(
         f"data {settings.source!r} {what}; give a folder of pictures, an array file, or a built-in set ({nearest(settings.source, BUILTIN_SETS)})"
@@ -133,10 +172,12 @@ def _read_source(settings: DataSettings, report: DataReport, cache: Path | None,
 
 def _from_array(
     settings: DataSettings,
+    set_: Conditions,
     report: DataReport,
     pictures: np.ndarray,
     labels: np.ndarray | None,
     classes: list[str] | None,
+    others: Mapping[str, np.ndarray],
 ) -> _Source:
     if len(pictures) == 0:
         raise DataError(f"{settings.source} holds no pictures")
@@ -148,7 +189,12 @@ def _from_array(
         )
     if settings.size is not None and settings.size != [height, width]:
         pictures = np.stack([_resized(picture, (settings.size[0], settings.size[1])) for picture in pictures])
-    return _Source(pictures, [f"#{i}" for i in range(len(pictures))], labels, classes)
+    names = [f"#{i}" for i in range(len(pictures))]
+    items = [PictureFile(Path(), name, {key: a[i] for key, a in others.items()}) for i, name in enumerate(names)]
+    offers = find_offers(settings, set_, Catalogue(None, items, bool(others)), report)
+    size = (pictures.shape[1], pictures.shape[2])
+    values = {name: stack_values([offer.read(item, size) for item in items]) for name, offer in offers.items()}
+    return _Source(pictures, names, labels, classes, values=values, conditions=settle(set_, settings, offers, values))
 
 
 def _resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -158,9 +204,11 @@ def _resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _from_folder(
-    settings: DataSettings, report: DataReport, folder: Path, cache: Path | None, progress: Progress
+    settings: DataSettings, set_: Conditions, report: DataReport, folder: Path, cache: Path | None, progress: Progress
 ) -> _Source:
-    found, report.other_files = list_pictures(folder)
+    found, report.other_files = list_pictures(folder, pair_folders(settings, set_, folder))
+    catalogue = Catalogue(folder, found, read_metadata(folder) is not None)
+    offers = find_offers(settings, set_, catalogue, report)
     headers: list[tuple[PictureFile, Header]] = []
     for i, picture in enumerate(found):
         progress("reading headers", i + 1, len(found))
@@ -170,7 +218,8 @@ def _from_folder(
             report.skipped.append((picture.name, str(error)))
     size = settings.size or _common_size([h for _, h in headers])
     channels = settings.channels or _common_channels([h for _, h in headers])
-    pictures, kept = _decode(settings, report, [p for p, _ in headers], (size[0], size[1]), channels, cache, progress)
+    read = _reader(settings, (size[0], size[1]), channels, offers)
+    pictures, values, kept = _decode(settings, report, [p for p, _ in headers], read, cache, progress)
     first = f"; the first, {', '.join(report.skipped[0])}" if report.skipped else ""
     if settings.strict and report.skipped:
         raise DataError(
@@ -182,7 +231,26 @@ def _from_folder(
     files = [headers[i][0] for i in kept]
     folders = [file.folder for file in files]
     report.folders = len({name for name in folders if name})
-    return _Source(pictures, [file.name for file in files], rows=[file.row for file in files], folders=folders)
+    return _Source(
+        pictures,
+        [file.name for file in files],
+        rows=[file.row for file in files],
+        folders=folders,
+        values=values,
+        conditions=settle(set_, settings, offers, values),
+    )
+
+
+def _reader(
+    settings: DataSettings, size: tuple[int, int], channels: int, offers: Mapping[str, Offer]
+) -> Callable[[PictureFile], dict[str, Any]]:
+    """Reads a picture ("") and its values by name."""
+
+    def read(file: PictureFile) -> dict[str, Any]:
+        picture = read_picture(file.path, size, channels, settings.background)
+        return {"": picture} | {name: offer.read(file, size) for name, offer in offers.items()}
+
+    return read
 
 
 def _common_size(headers: list[Header]) -> list[int]:
@@ -200,18 +268,19 @@ def _decode(
     settings: DataSettings,
     report: DataReport,
     files: list[PictureFile],
-    size: tuple[int, int],
-    channels: int,
+    read: Callable[[PictureFile], dict[str, Any]],
     cache: Path | None,
     progress: Progress,
-) -> tuple[np.ndarray, list[int]]:
-    """The readable ones as one array, and their positions in `files`. The rest goes to the report."""
-    out = allocate((len(files), *size, channels), settings.memory_gb, cache)
+) -> tuple[np.ndarray, dict[str, np.ndarray], list[int]]:
+    """The usable pictures as one array, their values by name, and their positions in `files`. The rest goes to the report."""
+    columns: dict[str, Any] = {}
     kept: list[int] = []
 
-    def decode(file: PictureFile) -> np.ndarray | DataError:
+    def decode(file: PictureFile) -> dict[str, Any] | DataError:
         try:
-            return read_picture(file.path, size, channels, settings.background)
+            return read(file)
+        except UnusableData:
+            raise
         except DataError as error:
             return error
 
@@ -220,10 +289,22 @@ def _decode(
             progress("decoding", i + 1, len(files))
             if isinstance(result, DataError):
                 report.skipped.append((files[i].name, str(result)))
-            else:
-                out[len(kept)] = result
-                kept.append(i)
-    return out[: len(kept)], kept
+                continue
+            for name, value in result.items():
+                if name not in columns:
+                    columns[name] = _column_for(value, len(files), settings.memory_gb, cache, name)
+                columns[name][len(kept)] = value
+            kept.append(i)
+    values = {name: column[: len(kept)] for name, column in columns.items()}
+    pictures = values.pop("", np.empty((0, 1, 1, 1), np.uint8))
+    return pictures, {n: v if isinstance(v, np.ndarray) else stack_values(v) for n, v in values.items()}, kept
+
+
+def _column_for(value: Any, n: int, memory_gb: float | None, cache: Path | None, name: str) -> Any:
+    """Room for n values like this one: pictures as one array, anything else as a list."""
+    if not isinstance(value, np.ndarray):
+        return [value] * n
+    return allocate((n, *value.shape), memory_gb, cache and cache.with_name(f"{name or cache.stem}{cache.suffix}"))
 
 
 def allocate(shape: tuple[int, ...], memory_gb: float | None, cache: Path | None) -> np.ndarray:
@@ -263,14 +344,32 @@ def _describe(report: DataReport, headers: list[Header], size: tuple[int, int]) 
     report.enlarged = sum(h.height < size[0] or h.width < size[1] for h in headers)
 
 
-def resolve_class_from(settings: DataSettings, labels: np.ndarray | None) -> str:
-    """What "auto" means for this source."""
-    return settings.class_from if settings.class_from != "auto" else ("none" if labels is None else "label")
+def resolve_class_from(settings: DataSettings, source: _Source) -> str:
+    """What "auto" means for this source: labels where there are some; folders only where classes are asked for."""
+    asked = settings.conditions is not None and "class" in settings.conditions
+    if settings.conditions is not None and not asked:
+        if settings.class_from not in ("auto", "none"):
+            raise ConfigurationError(
+                f"--class-from {settings.class_from} but --cond leaves class out; add class to it, or leave --class-from out"
+            )
+        return "none"
+    if settings.class_from != "auto":
+        return settings.class_from
+    if source.labels is not None:
+        return "label"
+    if asked and not (source.folders and all(source.folders)):
+        raise ConfigurationError(f"--cond class: the data has no such values; it needs {KINDS['class'].needs}")
+    return "folder" if asked else "none"
 
 
-def _labels(settings: DataSettings, source: _Source) -> tuple[np.ndarray | None, list[str]]:
+def _say_unused_classes(settings: DataSettings, source: _Source, report: DataReport) -> None:
+    """Add to the report that there are labels which --cond leaves out."""
+    if source.labels is not None and settings.conditions is not None and "class" not in settings.conditions:
+        report.unused.append("class (labels)")
+
+
+def _labels(kind: str, source: _Source) -> tuple[np.ndarray | None, list[str]]:
     """labels (N,) int64 and class names, or (None, [])."""
-    kind = resolve_class_from(settings, source.labels)
     if kind == "none":
         return None, []
     if kind == "label" and source.labels is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +14,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """What a training step sees: x_0 (n, ...) float32, and the raw conditions by name, each (n, ...)."""
+    """What a training step sees: x_0 (n, ...) float32, and the values of the conditions by name, n of each."""
 
     x_0: Tensor
-    cond: Mapping[str, Tensor] = field(default_factory=dict)
+    cond: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,19 @@ class Rows:
 
 @dataclass(frozen=True)
 class PictureSet:
-    """pictures (N, H, W, C) uint8, in memory or memory-mapped; labels (N,) int64 into `classes`, or None; a name each."""
+    """pictures (N, H, W, C) uint8, in memory or memory-mapped; labels (N,) int64 into `classes`, or None; a name each.
+
+    values: what other conditions have of each picture, N of each; those of shape (N, H, W, ...) are mirrored with it.
+    swaps: of a map, its indices (256,) in a mirrored picture. fixed (N,) bool: pictures that are never mirrored.
+    """
 
     pictures: np.ndarray | Rows
     labels: np.ndarray | None = None
     classes: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
+    values: Mapping[str, np.ndarray | Rows] = field(default_factory=dict)
+    swaps: Mapping[str, np.ndarray] = field(default_factory=dict)
+    fixed: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -57,12 +65,13 @@ class PictureSet:
         return channels, height, width
 
     def batch(self, indices: np.ndarray, mirrored: np.ndarray | None = None) -> Batch:
-        """The pictures of these indices in [-1, 1], those marked in `mirrored` (n,) bool flipped left to right."""
-        pictures = self.pictures[indices]
-        if mirrored is not None:
-            pictures = np.where(mirrored[:, None, None, None], pictures[:, :, ::-1], pictures)
-        cond = {} if self.labels is None else {"label": torch.from_numpy(self.labels[indices])}
-        return Batch(to_signed(pictures), cond)
+        """The pictures of these indices in [-1, 1] with their conditions, those marked in `mirrored` (n,) bool flipped left to right."""
+        if mirrored is not None and self.fixed is not None:
+            mirrored = mirrored & ~self.fixed[indices]
+        cond: dict[str, Any] = {} if self.labels is None else {"class": torch.from_numpy(self.labels[indices])}
+        for name, values in self.values.items():
+            cond[name] = mirror(values[indices], mirrored, self.swaps.get(name))
+        return Batch(to_signed(mirror(self.pictures[indices], mirrored)), cond)
 
     def fingerprint(self) -> str:
         """A hash of all that training sees: pictures, labels and class names."""
@@ -71,7 +80,25 @@ class PictureSet:
             digest.update(np.ascontiguousarray(self.pictures[start : start + 4096]).data)
         if self.labels is not None:
             digest.update(np.ascontiguousarray(self.labels, dtype="<i8").data)
+        for name, values in self.values.items():
+            digest.update(repr((name, values.shape)).encode())
+            for start in range(0, len(self), 4096):
+                part = values[start : start + 4096]
+                digest.update(
+                    repr(part.tolist()).encode() if part.dtype == object else np.ascontiguousarray(part).tobytes()
+                )
         return digest.hexdigest()
+
+
+def mirror(values: np.ndarray, mirrored: np.ndarray | None, swap: np.ndarray | None = None) -> np.ndarray:
+    """values (n, H, W, ...) with the marked ones flipped left to right and their first channel taken through `swap`;
+    values of any other shape as they are."""
+    if mirrored is None or values.ndim < 3:
+        return values
+    flipped = values[:, :, ::-1]
+    if swap is not None:
+        flipped = np.concatenate([swap[flipped[..., :1]], flipped[..., 1:]], axis=-1)
+    return np.where(mirrored.reshape(-1, *[1] * (values.ndim - 1)), flipped, values)
 
 
 @dataclass(frozen=True)
@@ -99,7 +126,7 @@ class PointSet:
 
 def to_signed(pictures: np.ndarray) -> Tensor:
     """(N, H, W, C) uint8 in 0..255 -> (N, C, H, W) float32 in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))).float() / 127.5 - 1
+    return torch.from_numpy(np.array(pictures.transpose(0, 3, 1, 2), order="C")).float() / 127.5 - 1
 
 
 def to_uint8(x: Tensor) -> np.ndarray:

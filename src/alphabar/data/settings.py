@@ -27,7 +27,19 @@ class DataSettings(Settings):
     background: str = Field(
         "white", description="the colour behind transparent pixels, by name or #rrggbb, where alpha is not kept"
     )
-    flip: bool = Field(False, description="mirror half of the training pictures, at random")
+    conditions: list[str] | None = Field(
+        None,
+        description="what the model is conditioned on: class, text, map, image, or names of your own; none: []; default: all that the data offers "
+        "(folders as classes only when asked)",
+    )
+    flip: bool | None = Field(
+        None,
+        description="mirror half of the training pictures, at random, with their maps and pairs; default: no, or as the preset says, and never with text",
+    )
+    flip_except: list[str] = Field(
+        default_factory=list,
+        description="words such as left and right: a picture whose caption or class holds one is not mirrored",
+    )
     class_from: str = Field(
         "auto",
         description="folder (the name of each picture's folder), label (the labels of a built-in set or .npz), a column of the metadata, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -15,7 +15,8 @@ import numpy as np
 from ..errors import DataError
 from .decode import EXTENSIONS
 
-METADATA_NAMES = ("metadata.csv", "metadata.jsonl")
+METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+PICTURES_FOLDER = "images"  # where pictures lie beside the folders of their pairs
 HIDDEN = (".", "__MACOSX")
 EXPECTED_VALUES = "expected uint8, uint16 up to 65535, bool, integers in 0..255, or floats in [0, 1] or [-1, 1]"
 UNCLEAR_LOW = -0.1  # floats from just below 0 are neither: stretched from [-1, 1] they would come out grey
@@ -35,16 +36,33 @@ class PictureFile:
         return PurePosixPath(self.name).parent.name or None
 
 
-def list_pictures(folder: Path) -> tuple[list[PictureFile], int]:
+@dataclass(frozen=True)
+class Catalogue:
+    """The pictures of a source with all that is known of them before they are decoded.
+
+    `rows` tells whether there are metadata. Pictures of an array have rows that hold the arrays' own items.
+    """
+
+    folder: Path | None
+    files: list[PictureFile]
+    rows: bool = False
+
+    def columns(self) -> set[str]:
+        """The names of all columns of the metadata."""
+        return set().union(*(file.row for file in self.files)) - {"file_name"}
+
+
+def list_pictures(folder: Path, passed_over: Collection[Path] = ()) -> tuple[list[PictureFile], int]:
     """The picture files below a folder in the order of their names, and how many other files were passed over.
 
-    With a metadata file, the pictures are those that it lists. Hidden files and folders are passed over.
-    Raises DataError if there is no picture.
+    With a metadata file, the pictures are those that it lists. Hidden files and folders, and the folders in `passed_over`
+    (which hold the pictures' pairs), are passed over. Raises DataError if there is no picture.
     """
     rows = read_metadata(folder)
     if rows is not None:
         return [PictureFile(folder / name, name, row) for name, row in rows], 0
-    found = [PurePosixPath(name) for name in sorted(_names_below(folder))]
+    hidden = {os.path.realpath(path) for path in passed_over}
+    found = [PurePosixPath(name) for name in sorted(_names_below(folder, hidden))]
     pictures = [PictureFile(folder / name, str(name)) for name in found if name.suffix.lower() in EXTENSIONS]
     if not pictures:
         kinds = ", ".join(sorted({name.suffix.lower() or name.name for name in found})[:8]) or "nothing"
@@ -52,7 +70,7 @@ def list_pictures(folder: Path) -> tuple[list[PictureFile], int]:
     return pictures, len(found) - len(pictures)
 
 
-def _names_below(folder: Path) -> Iterator[str]:
+def _names_below(folder: Path, passed_over: Collection[str] = ()) -> Iterator[str]:
     """What is not hidden and is a file, a broken link, or a folder called like a picture (which the report should name).
 
     Links to folders outside are followed; each folder is visited once, under its own name if it lies inside.
@@ -60,7 +78,7 @@ def _names_below(folder: Path) -> Iterator[str]:
     top, visited = os.path.realpath(folder), set()
     for root, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
         real = os.path.realpath(root)
-        if real in visited or (os.path.islink(root) and real.startswith(top + os.sep)):
+        if real in visited or real in passed_over or (os.path.islink(root) and real.startswith(top + os.sep)):
             folders.clear()
             continue
         visited.add(real)
@@ -93,6 +111,8 @@ def read_metadata(folder: Path) -> list[tuple[str, dict[str, Any]]] | None:
 
 
 def _read_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    if path.suffix == ".parquet":
+        return _read_parquet(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             if path.suffix == ".csv":
@@ -100,6 +120,18 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
                 return [(reader.line_num, row) for row in reader]
             return [(line, json.loads(text)) for line, text in enumerate(stream, start=1) if text.strip()]
     except (OSError, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
+        raise DataError(f"cannot read {path}: {error}") from None
+
+
+def _read_parquet(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise DataError(f"{path} needs pyarrow: pip install 'alphabar[parquet]', or save it as metadata.csv") from None
+    try:
+        return list(enumerate(pyarrow.parquet.read_table(path).to_pylist(), start=1))
+    except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"cannot read {path}: {error}") from None
 
 
@@ -114,14 +146,20 @@ def _checked_name(row: Any, path: Path, line: int) -> str:
         raise DataError(
             f"{path}, line {line}: more values than the header has columns; put quotes around a value with commas in it"
         )
+    for column, value in row.items():
+        if str(column).endswith("file_name") and isinstance(value, str) and leads_out(value):
+            raise DataError(f"{path}, line {line}: {column} {value!r} leads out of the folder; give a path inside it")
+    return str(PurePosixPath(name.replace("\\", "/")))
+
+
+def leads_out(name: str) -> bool:
+    """Whether a path in metadata is absolute or goes up."""
     posix = PurePosixPath(name.replace("\\", "/"))
-    if posix.is_absolute() or ".." in posix.parts or PureWindowsPath(name).drive:
-        raise DataError(f"{path}, line {line}: file_name {name!r} leads out of the folder; give a path inside it")
-    return str(posix)
+    return posix.is_absolute() or ".." in posix.parts or bool(PureWindowsPath(name).drive)
 
 
-def read_array(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Pictures (N, H, W, C) uint8 and labels (N,) or None, from a .npy or .npz file.
+def read_array(path: Path) -> tuple[np.ndarray, np.ndarray | None, dict[str, np.ndarray]]:
+    """Pictures (N, H, W, C) uint8, labels (N,) or None, and other arrays of N items by name, from a .npy or .npz file.
 
     In an .npz the pictures are `images`, `x` or the only array of three dimensions or more, the labels `labels` or `y`.
     (N, H, W) is grey; (N, C, H, W) is recognised by its small second dimension. uint8 as it is, uint16 / 257, floats of
@@ -135,7 +173,12 @@ def read_array(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         raise DataError(
             f"{path}: {len(pictures)} pictures but labels of shape {labels.shape}; expected ({len(pictures)},)"
         )
-    return to_uint8_values(pictures, str(path)), labels
+    others = {
+        name: array
+        for name, array in arrays.items()
+        if name not in (key, "labels", "y") and array.ndim and len(array) == len(pictures)
+    }
+    return to_uint8_values(pictures, str(path)), labels, others
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def sinusoidal_embedding(time: Tensor, dim: int, sine_first: bool = True, frequency_shift: int = 1) -> Tensor:
@@ -38,11 +41,19 @@ class ResidualBlock(nn.Module):
     """x (N, in, H, W), emb (N, D) -> (N, out, H, W): norm, SiLU, convolution, twice, with the time embedding between them.
 
     time_mode "add": added after the first convolution (Ho et al. 2020). "scale_shift": h (1 + scale) + shift after the second
-    norm (Dhariwal & Nichol 2021, sec. 3.1, adaptive group normalisation).
+    norm (Dhariwal & Nichol 2021, sec. 3.1, adaptive group normalisation). With modulation, both norms are followed by one.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, emb_dim: int, groups: int, eps: float, dropout: float, time_mode: str
+        self,
+        in_channels: int,
+        out_channels: int,
+        emb_dim: int,
+        groups: int,
+        eps: float,
+        dropout: float,
+        time_mode: str,
+        modulation: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.scale_shift = time_mode == "scale_shift"
@@ -53,18 +64,42 @@ class ResidualBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
+        self.modulation1 = Modulation(in_channels, *modulation) if modulation else None
+        self.modulation2 = Modulation(out_channels, *modulation) if modulation else None
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """One residual block."""
-        h = self.conv1(F.silu(self.norm1(x)))
+    def forward(self, x: Tensor, emb: Tensor, guide: Tensor | None = None) -> Tensor:
+        """One residual block; `guide` (N, M, H, W) is what the modulation follows."""
+        h = self.norm1(x)
+        if self.modulation1 is not None and guide is not None:
+            h = self.modulation1(h, guide)
+        h = self.conv1(F.silu(h))
         emb = self.time_emb_proj(F.silu(emb))[:, :, None, None]
         if self.scale_shift:
             scale, shift = emb.chunk(2, dim=1)
             h = self.norm2(h) * (1 + scale) + shift
         else:
             h = self.norm2(h + emb)
+        if self.modulation2 is not None and guide is not None:
+            h = self.modulation2(h, guide)
         h = self.conv2(self.dropout(F.silu(h)))
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+class Modulation(nn.Module):
+    """h (N, C, H, W), guide m (N, M, H, W) -> h (1 + gamma(m)) + beta(m): gamma and beta are two convolutions of m, place by place.
+
+    Both are 0 at the start. Source: Park et al. 2019, "Semantic Image Synthesis with Spatially-Adaptive Normalization", eq. 1.
+    """
+
+    def __init__(self, channels: int, guide_channels: int, hidden: int) -> None:
+        super().__init__()
+        self.shared = nn.Conv2d(guide_channels, hidden, 3, padding=1)
+        self.scale_shift = zero_initialised(nn.Conv2d(hidden, 2 * channels, 3, padding=1))
+
+    def forward(self, h: Tensor, guide: Tensor) -> Tensor:
+        """Modulate."""
+        gamma, beta = self.scale_shift(F.relu(self.shared(guide))).chunk(2, dim=1)
+        return h * (1 + gamma) + beta
 
 
 class Attention(nn.Module):
@@ -89,6 +124,39 @@ class Attention(nn.Module):
         )
         h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, height * width, c)
         return x + self.to_out[0](h).transpose(1, 2).reshape(n, c, height, width)
+
+
+class CrossAttention(nn.Module):
+    """x (N, C, H, W), tokens (N, L, E), mask (N, L) bool -> (N, C, H, W): residual attention of each position to the tokens that
+    count, with a group norm before it. Its output is 0 at the start."""
+
+    def __init__(self, channels: int, token_dim: int, head_channels: int | None, groups: int, eps: float) -> None:
+        super().__init__()
+        self.heads = channels // (head_channels or channels)
+        self.group_norm = nn.GroupNorm(groups, channels, eps)
+        self.to_q = nn.Linear(channels, channels)
+        self.to_k = nn.Linear(token_dim, channels, bias=False)
+        self.to_v = nn.Linear(token_dim, channels, bias=False)
+        self.to_out = zero_initialised(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """Attend."""
+        n, c, height, width = x.shape
+        q = self._split(self.to_q(self.group_norm(x).flatten(2).transpose(1, 2)))
+        k, v = self._split(self.to_k(tokens)), self._split(self.to_v(tokens))
+        allowed = None if mask is None else mask[:, None, None, :]
+        h = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed).transpose(1, 2).reshape(n, height * width, c)
+        return x + self.to_out(h).transpose(1, 2).reshape(n, c, height, width)
+
+    def _split(self, h: Tensor) -> Tensor:
+        return h.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+
+def zero_initialised(module: M) -> M:
+    """The module with all parameters 0, so that a new branch changes nothing at the start."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
 
 
 class Downsample(nn.Module):

@@ -15,7 +15,7 @@ class MLP(nn.Module):
 
     def __init__(self, settings: MLPSettings, in_dim: int, out_dim: int) -> None:
         super().__init__()
-        self.width = self.vector_dim = settings.width
+        self.width = self.vector_dim = self.token_dim = settings.width
         self.time_embedding = TimeEmbedding(settings.width, settings.width)
         self.first = nn.Linear(in_dim, settings.width)
         self.hidden = nn.ModuleList(nn.Linear(settings.width, settings.width) for _ in range(settings.layers))

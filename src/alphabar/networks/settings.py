@@ -29,7 +29,14 @@ class UNetSettings(Settings):
     norm_eps: float = Field(1e-5, gt=0, description="epsilon of the group normalisation")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout inside the residual blocks")
     time_mode: Literal["add", "scale_shift"] = Field(
-        "add", description="how the time embedding enters a block: added, or as scale and shift of a norm (ADM)"
+        "add",
+        description="how the time embedding enters a block: added (DDPM), or as scale and shift of a norm (ADM; the default with conditions)",
+    )
+    token_dim: int = Field(128, ge=1, description="length of a token that cross-attention looks at (text conditions)")
+    modulation_channels: int = Field(
+        32,
+        ge=1,
+        description="hidden channels between a semantic map and the scales and shifts that it gives (map conditions)",
     )
     sine_first: bool = Field(
         True, description="order of the sinusoidal embedding: sines then cosines (DDPM) or the reverse"

@@ -6,49 +6,84 @@ that is large enough: an odd size is met again on the way up by upsampling to th
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..conditions.base import Cond
+from ..conditions.base import Cond, Doors
 from ..errors import ConfigurationError
-from .layers import Attention, Downsample, ResidualBlock, TimeEmbedding, Upsample, sinusoidal_embedding
+from .layers import Attention, CrossAttention, Downsample, ResidualBlock, TimeEmbedding, Upsample, sinusoidal_embedding
 from .settings import UNetSettings
 
 
+@dataclass
+class Context:
+    """What all blocks see: the embedding of time and vector (N, D), the tokens, and the guide of the modulation at any size."""
+
+    emb: Tensor
+    cond: Cond
+    _guides: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
+
+    def guide(self, x: Tensor) -> Tensor | None:
+        """The modulation door averaged to the size of x: of one-hot maps, the share of each class, so that thin parts stay."""
+        if self.cond.modulation is None:
+            return None
+        size = tuple(x.shape[-2:])
+        if size not in self._guides:
+            self._guides[size] = F.interpolate(self.cond.modulation, size=size, mode="area")
+        return self._guides[size]
+
+
 class Level(nn.Module):
-    """The residual blocks of one resolution, each followed by attention if the level has it, and a change of size."""
+    """Residual blocks of one resolution, each followed by attention and by cross-attention to tokens where the level has them.
+
+    Modulation stands on the way up and in the middle, as in Semantic Diffusion Models (Wang et al. 2022, sec. 3.1).
+    """
+
+    modulated = True
 
     def __init__(
-        self, settings: UNetSettings, widths: list[int], out_channels: int, attention: bool, emb_dim: int
+        self, settings: UNetSettings, widths: list[int], out_channels: int, attention: bool, emb_dim: int, doors: Doors
     ) -> None:
         super().__init__()
-        self.resnets = nn.ModuleList(residual_block(settings, width, out_channels, emb_dim) for width in widths)
+        guide = doors.modulation if self.modulated else 0
+        self.resnets = nn.ModuleList(residual_block(settings, width, out_channels, emb_dim, guide) for width in widths)
         self.attentions = nn.ModuleList(attention_block(settings, out_channels) for _ in widths) if attention else None
+        crossing = attention and doors.tokens
+        self.cross_attentions = (
+            nn.ModuleList(cross_attention_block(settings, out_channels) for _ in widths) if crossing else None
+        )
 
-    def blocks(self) -> list[tuple[nn.Module, nn.Module | None]]:
-        """Pairs of a residual block and its attention or None."""
-        return list(zip(self.resnets, self.attentions or [None] * len(self.resnets), strict=True))
+    def block(self, i: int, x: Tensor, context: Context) -> Tensor:
+        """Residual block number i with its attentions."""
+        x = self.resnets[i](x, context.emb, context.guide(x) if self.modulated else None)
+        if self.attentions is not None:
+            x = self.attentions[i](x)
+        if self.cross_attentions is not None and context.cond.tokens is not None:
+            x = self.cross_attentions[i](x, context.cond.tokens, context.cond.token_mask)
+        return x
 
 
 class DownLevel(Level):
     """One resolution on the way down; yields a skip connection after each block and after the downsampling."""
 
-    def __init__(self, settings: UNetSettings, in_channels: int, level: int, emb_dim: int) -> None:
+    modulated = False
+
+    def __init__(self, settings: UNetSettings, in_channels: int, level: int, emb_dim: int, doors: Doors) -> None:
         out_channels = settings.channels[level]
         widths = [in_channels] + [out_channels] * (settings.blocks - 1)
-        super().__init__(settings, widths, out_channels, settings.attention[level], emb_dim)
+        super().__init__(settings, widths, out_channels, settings.attention[level], emb_dim, doors)
         last = level == len(settings.channels) - 1
         self.downsamplers = None if last else nn.ModuleList([Downsample(out_channels, settings.down_padding)])
 
-    def forward(self, x: Tensor, emb: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor, context: Context) -> list[Tensor]:
         """The skip connections of this level; the last one is its output."""
         skips = []
-        for resnet, attention in self.blocks():
-            x = resnet(x, emb)
-            x = attention(x) if attention is not None else x
+        for i in range(len(self.resnets)):
+            x = self.block(i, x, context)
             skips.append(x)
         if self.downsamplers is not None:
             skips.append(self.downsamplers[0](x))
@@ -58,58 +93,67 @@ class DownLevel(Level):
 class UpLevel(Level):
     """One resolution on the way up; takes one skip connection a block."""
 
-    def __init__(self, settings: UNetSettings, in_channels: int, level: int, emb_dim: int) -> None:
+    def __init__(self, settings: UNetSettings, in_channels: int, level: int, emb_dim: int, doors: Doors) -> None:
         out_channels = settings.channels[level]
         skip_channels = [out_channels] * settings.blocks + [settings.channels[max(level - 1, 0)]]
         widths = [
             x + skip for x, skip in zip([in_channels] + [out_channels] * settings.blocks, skip_channels, strict=True)
         ]
-        super().__init__(settings, widths, out_channels, settings.attention[level], emb_dim)
+        super().__init__(settings, widths, out_channels, settings.attention[level], emb_dim, doors)
         self.upsamplers = nn.ModuleList([Upsample(out_channels)]) if level > 0 else None
 
-    def forward(self, x: Tensor, emb: Tensor, skips: list[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, context: Context, skips: list[Tensor]) -> Tensor:
         """Consume this level's skip connections from the end of `skips`, then grow to the size of the next one."""
-        for resnet, attention in self.blocks():
-            x = resnet(torch.cat([x, skips.pop()], dim=1), emb)
-            x = attention(x) if attention is not None else x
+        for i in range(len(self.resnets)):
+            x = self.block(i, torch.cat([x, skips.pop()], dim=1), context)
         return self.upsamplers[0](x, skips[-1].shape[-2:]) if self.upsamplers is not None else x
 
 
 class Middle(nn.Module):
-    """Two residual blocks with attention between them."""
+    """Two residual blocks with attention, and cross-attention to tokens, between them."""
 
-    def __init__(self, settings: UNetSettings, emb_dim: int) -> None:
+    def __init__(self, settings: UNetSettings, emb_dim: int, doors: Doors) -> None:
         super().__init__()
         channels = settings.channels[-1]
-        self.resnets = nn.ModuleList(residual_block(settings, channels, channels, emb_dim) for _ in range(2))
+        self.resnets = nn.ModuleList(
+            residual_block(settings, channels, channels, emb_dim, doors.modulation) for _ in range(2)
+        )
         self.attentions = nn.ModuleList([attention_block(settings, channels)] if settings.middle_attention else [])
+        self.cross_attentions = nn.ModuleList([cross_attention_block(settings, channels)] if doors.tokens else [])
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Context) -> Tensor:
         """The bottom of the U."""
-        x = self.resnets[0](x, emb)
+        guide = context.guide(x)
+        x = self.resnets[0](x, context.emb, guide)
         for attention in self.attentions:
             x = attention(x)
-        return cast(Tensor, self.resnets[1](x, emb))
+        for attention in self.cross_attentions if context.cond.tokens is not None else ():
+            x = attention(x, context.cond.tokens, context.cond.token_mask)
+        return cast(Tensor, self.resnets[1](x, context.emb, guide))
 
 
 class UNet(nn.Module):
-    """x (N, in_channels, H, W), time (N,), cond -> (N, out_channels, H, W). `cond.vector` is (N, vector_dim), added to the time embedding.
+    """x (N, in_channels, H, W), time (N,), cond -> (N, out_channels, H, W).
 
+    `cond.vector` (N, vector_dim) is added to the time embedding; tokens (N, L, token_dim) are attended to wherever there is
+    attention, and in the middle; `concat` joins x at the input; `modulation` follows each norm in the middle and on the way up.
     Raises ConfigurationError for a picture that the downsampling would reduce to nothing.
     """
 
-    def __init__(self, settings: UNetSettings, in_channels: int, out_channels: int) -> None:
+    def __init__(self, settings: UNetSettings, in_channels: int, out_channels: int, doors: Doors | None = None) -> None:
         super().__init__()
         self.settings = settings
+        self.doors = doors = doors or Doors()
+        self.token_dim = settings.token_dim
         widths = settings.channels
         self.vector_dim = emb_dim = 4 * widths[0]
-        self.conv_in = nn.Conv2d(in_channels, widths[0], 3, padding=1)
+        self.conv_in = nn.Conv2d(in_channels + doors.concat, widths[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(widths[0], emb_dim)
         levels = range(len(widths))
-        self.down_blocks = nn.ModuleList(DownLevel(settings, widths[max(i - 1, 0)], i, emb_dim) for i in levels)
-        self.mid_block = Middle(settings, emb_dim)
+        self.down_blocks = nn.ModuleList(DownLevel(settings, widths[max(i - 1, 0)], i, emb_dim, doors) for i in levels)
+        self.mid_block = Middle(settings, emb_dim, doors)
         self.up_blocks = nn.ModuleList(
-            UpLevel(settings, widths[min(i + 1, len(widths) - 1)], i, emb_dim) for i in reversed(levels)
+            UpLevel(settings, widths[min(i + 1, len(widths) - 1)], i, emb_dim, doors) for i in reversed(levels)
         )
         self.conv_norm_out = nn.GroupNorm(settings.groups, widths[0], settings.norm_eps)
         self.conv_out = nn.Conv2d(widths[0], out_channels, 3, padding=1)
@@ -123,25 +167,48 @@ class UNet(nn.Module):
         emb = self.time_embedding(emb)
         if cond.vector is not None:
             emb = emb + cond.vector
+        if self.doors.concat:
+            x = torch.cat([x, self._concat_door(x, cond)], dim=1)
+        context = Context(emb, cond)
         skips = [self.conv_in(x)]
         for down in self.down_blocks:
-            skips.extend(down(skips[-1], emb))
-        x = self.mid_block(skips[-1], emb)
+            skips.extend(down(skips[-1], context))
+        x = self.mid_block(skips[-1], context)
         for up in self.up_blocks:
-            x = up(x, emb, skips)
+            x = up(x, context, skips)
         return cast(Tensor, self.conv_out(F.silu(self.conv_norm_out(x))))
 
+    def _concat_door(self, x: Tensor, cond: Cond) -> Tensor:
+        if cond.concat is None:
+            return x.new_zeros(len(x), self.doors.concat, *x.shape[-2:])
+        return cond.concat.to(x.dtype)
 
-def residual_block(settings: UNetSettings, in_channels: int, out_channels: int, emb_dim: int) -> ResidualBlock:
-    """A residual block with the network's common settings."""
+
+def residual_block(
+    settings: UNetSettings, in_channels: int, out_channels: int, emb_dim: int, guide_channels: int = 0
+) -> ResidualBlock:
+    """A residual block with the network's common settings, modulated where there is a guide."""
+    modulation = (guide_channels, settings.modulation_channels) if guide_channels else None
     return ResidualBlock(
-        in_channels, out_channels, emb_dim, settings.groups, settings.norm_eps, settings.dropout, settings.time_mode
+        in_channels,
+        out_channels,
+        emb_dim,
+        settings.groups,
+        settings.norm_eps,
+        settings.dropout,
+        settings.time_mode,
+        modulation,
     )
 
 
 def attention_block(settings: UNetSettings, channels: int) -> Attention:
     """An attention block with the network's common settings."""
     return Attention(channels, settings.head_channels, settings.groups, settings.norm_eps)
+
+
+def cross_attention_block(settings: UNetSettings, channels: int) -> CrossAttention:
+    """A cross-attention block with the network's common settings."""
+    return CrossAttention(channels, settings.token_dim, settings.head_channels, settings.groups, settings.norm_eps)
 
 
 def check_size(settings: UNetSettings, height: int, width: int) -> None:

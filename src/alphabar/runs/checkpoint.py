@@ -25,10 +25,12 @@ from torch import Tensor
 from ..config import Config, validate
 from ..errors import CheckpointError, ConfigurationError
 from .atomic import replacing_folder, write_bytes, write_json
-from .folder import FORMAT, RunFolder
+from .folder import FORMAT, READABLE, RunFolder
 
 Tensors = dict[str, Tensor]
 PARTS = ("model", "ema", "optimizer")
+RENAMED_IN_2 = ("encoders.kinds.label.", "encoders.kinds.class.")
+"""Format 1 called the class condition "label"."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ class Checkpoint:
                 f"{path} is damaged: {len(content)} bytes, expected {expected.get('bytes')} with another hash{previous_good(self.path)}"
             )
         try:
-            return safetensors.torch.load(content)
+            tensors = safetensors.torch.load(content)
+            return {name.replace(*RENAMED_IN_2): tensor for name, tensor in tensors.items()}
         except SafetensorError as error:
             raise CheckpointError(f"{path} is not a safetensors file: {error}{previous_good(self.path)}") from None
 
@@ -100,7 +103,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     record_path = path / "checkpoint.json"
     try:
         record = json.loads(record_path.read_text())
-        if record["format"] != FORMAT:
+        if record["format"] not in READABLE:
             raise CheckpointError(
                 f"{path} has checkpoint format {record['format']}, this alphabar reads format {FORMAT}"
             )

@@ -25,7 +25,8 @@ from ..config import Config, read_yaml, to_yaml, validate
 from ..errors import CheckpointError
 from .atomic import storage_errors, write_json, write_text
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)
 
 
 class RunFolder:
@@ -67,7 +68,7 @@ class RunFolder:
             raise CheckpointError(f"{path} {what}; give the --out of an alphabar train") from None
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise CheckpointError(f"{marker} is damaged ({error}); it should say {{'format': {FORMAT}}}") from None
-        if found != FORMAT:
+        if found not in READABLE:
             raise CheckpointError(
                 f"{path} has run format {found}, this alphabar reads format {FORMAT}; use the alphabar that made it, or a newer one"
             )

@@ -7,9 +7,10 @@ never of what the process did before. So a run that was stopped and resumed is t
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -108,7 +109,9 @@ class Trainer:
         total, squared_errors = 0.0, []
         for part in torch.arange(n).chunk(config.train.accumulate):
             batch = self.data.batch(indices[part.numpy()], None if mirrored is None else mirrored[part.numpy()])
-            cond = self.denoiser.encode(batch.cond, len(part), {name: mask[part] for name, mask in drop.items()})
+            keys = [(config.seed, step, i) for i in part.tolist()]
+            values = with_derived(self.denoiser, batch, keys)
+            cond = self.denoiser.encode(values, len(part), {name: mask[part] for name, mask in drop.items()})
             losses = denoising_loss(
                 self.denoiser, self._move(batch.x_0), t[part], self._move(eps[part]), cond, config.loss
             )
@@ -136,7 +139,8 @@ class Trainer:
         indices, errors = np.linspace(0, len(data) - 1, n).astype(np.int64), []
         for part in torch.arange(n).split(max(1, self.config.train.batch_size // self.config.train.accumulate)):
             batch = data.batch(indices[part.numpy()])
-            cond = self.ema.module.encode(batch.cond, len(part))
+            values = with_derived(self.ema.module, batch, [(self.config.seed, "held-out", i) for i in part.tolist()])
+            cond = self.ema.module.encode(values, len(part))
             loss = denoising_loss(
                 self.ema.module, self._move(batch.x_0), t[part], self._move(eps[part]), cond, self.config.loss
             )
@@ -173,6 +177,16 @@ class Trainer:
         return [
             (name, self.optimizer.state[p]) for name, p in self.denoiser.named_parameters() if p in self.optimizer.state
         ]
+
+
+def with_derived(denoiser: Denoiser, batch: Batch, keys: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+    """The values of a batch's conditions, those that are made from its pictures included; a key a picture fixes what is random."""
+    made = {
+        name: encoder.derive(batch.x_0, [(*key, "condition", name) for key in keys])
+        for name, encoder in denoiser.encoders.items()
+        if encoder.derived
+    }
+    return {**batch.cond, **made}
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:

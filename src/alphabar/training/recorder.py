@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,18 @@ import numpy as np
 from ..config import Config
 from ..data.pictures import PictureSet, to_uint8
 from ..denoiser import Denoiser
-from ..images import filmstrip, grid, save_png
-from ..pipeline import Pipeline
+from ..images import captioned, filmstrip, grid, save_png, to_image
+from ..pipeline import Asked, Pipeline
 from ..randomness import derive_seeds
 from ..runs.atomic import write_text
 from ..runs.folder import RunFolder
 from ..samplers.base import last_state
-from .loop import StepReport
+from .loop import StepReport, TrainingData, with_derived
 from .plots import save_loss_plot
 
 TIME_BUCKETS = 10
 PREVIEW_SEED = 0
+CONDITIONED_TILES = 36
 
 
 class Recorder:
@@ -113,18 +114,35 @@ def loss_by_time(reports: Sequence[StepReport], buckets: int = TIME_BUCKETS) -> 
     return [float(s / c) if c else None for s, c in zip(sums, counts, strict=True)]
 
 
-def save_preview(run: RunFolder, config: Config, denoiser: Denoiser, shape: Sequence[int], step: int) -> Path:
-    """Sample previews/step-N.png from the same noise as always, and join all previews to previews/filmstrip.png."""
-    label = config.conditions.label
+def save_preview(
+    run: RunFolder, config: Config, denoiser: Denoiser, data: TrainingData, step: int, seed: int = PREVIEW_SEED
+) -> Path:
+    """Sample previews/step-N.png from the same noise and conditions as always, and join all previews to previews/filmstrip.png."""
     n, most = config.train.preview_pictures, denoiser.schedule.steps or config.train.preview_steps
-    pipeline = Pipeline(denoiser, shape, config.sample, label.classes if label else ())
+    pipeline = Pipeline(denoiser, data.shape, config.sample)
     pipeline = pipeline.with_settings(steps=min(config.train.preview_steps, most))
-    seeds = derive_seeds(PREVIEW_SEED, n)
-    last = last_state(pipeline.states(seeds, pipeline.choose_classes(n, None)))
+    seeds = derive_seeds(seed, n)
+    last = last_state(pipeline.states(seeds, preview_conditions(pipeline, data, n)))
     path = run.path / "previews" / f"step-{step}.png"
     save_png(path, grid(to_uint8(last.x_t), columns=n), {"step": step, "seeds": seeds} | pipeline.sampling_record())
     save_filmstrip(run)
     return path
+
+
+def preview_conditions(pipeline: Pipeline, data: TrainingData, n: int) -> Asked:
+    """The conditions of a preview: the classes in turn, or, where there are other conditions, those of n pictures spread over the data."""
+    if set(pipeline.conditions) <= {"class"}:
+        return pipeline.ask(n, {})
+    _, values = shown_values(pipeline.denoiser, data, n)
+    return Asked(values, [{} for _ in range(n)])
+
+
+def shown_values(denoiser: Denoiser, data: TrainingData, n: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """n pictures spread over the data, uint8 (N, H, W, C), with the values of their conditions."""
+    indices = np.linspace(0, len(data) - 1, n).astype(np.int64)
+    batch = data.batch(indices)
+    values = with_derived(denoiser, batch, [(PREVIEW_SEED, "preview", i) for i in range(n)])
+    return to_uint8(batch.x_0), {name: np.asarray(value) for name, value in values.items()}
 
 
 def save_filmstrip(run: RunFolder) -> None:
@@ -141,18 +159,42 @@ def save_filmstrip(run: RunFolder) -> None:
     save_png(run.path / "previews" / "filmstrip.png", filmstrip(same))
 
 
-def save_data_preview(run: RunFolder, data: PictureSet, n: int = 64) -> None:
-    """Draw some training pictures as the network sees them, spread over the set; ten classes stand in ten columns."""
-    n = min(n, len(data))
+def save_data_preview(run: RunFolder, data: TrainingData, denoiser: Denoiser, n: int = 64) -> None:
+    """Draw some training pictures as the network sees them, spread over the set, each with its conditions.
+
+    Where the class is the only condition, up to sixteen classes stand in as many columns.
+    """
+    names = {name for name, _ in denoiser.encoders.items()}
+    if isinstance(data, PictureSet) and names <= {"class"}:
+        save_png(run.path / "data-preview.png", class_grid(data, min(n, len(data))))
+        return
+    pictures, values = shown_values(denoiser, data, min(CONDITIONED_TILES, len(data)))
+    save_png(run.path / "data-preview.png", grid(with_conditions(denoiser, pictures, values)))
+
+
+def with_conditions(denoiser: Denoiser, pictures: np.ndarray, values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Pictures (N, H, W, C) with their conditions: (N, H', W', 3), what is a picture beside them and what is a word below."""
+    rgb = np.stack([np.asarray(to_image(picture).convert("RGB")) for picture in pictures])
+    beside, words = [rgb], [list[str]() for _ in pictures]
+    for name, encoder in denoiser.encoders.items():
+        drawn, texts = encoder.show(values[name])
+        beside += [] if drawn is None else [drawn]
+        for own, text in zip(words, texts or [], strict=bool(texts)):
+            own.append(text)
+    tiles = np.concatenate(beside, axis=2)
+    return captioned(tiles, [" | ".join(own) for own in words]) if any(words) else tiles
+
+
+def class_grid(data: PictureSet, n: int) -> np.ndarray:
+    """A grid of n pictures spread over the set; few classes stand in columns of their own."""
     if data.labels is not None and len(data.classes) <= 16:
         per_class = [np.flatnonzero(data.labels == i)[:6] for i in range(len(data.classes))]
         rows = min((len(found) for found in per_class), default=0)
         if rows:
             indices = np.stack([found[:rows] for found in per_class], axis=1).ravel()
-            save_png(run.path / "data-preview.png", grid(data.pictures[indices], columns=len(data.classes)))
-            return
+            return grid(data.pictures[indices], columns=len(data.classes))
     indices = np.linspace(0, len(data) - 1, n).astype(np.int64)
-    save_png(run.path / "data-preview.png", grid(data.pictures[indices], columns=math.ceil(math.sqrt(n))))
+    return grid(data.pictures[indices], columns=math.ceil(math.sqrt(n)))
 
 
 def _tensorboard(path: Path) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..conditions.settings import ConditionSettings, LabelSettings
+from ..conditions.kinds import kind_of, read_settings
 from ..config import Config, Overrides, finish, merge, preset_values, resolve, validate
 from ..data.load import DataReport, Progress, load_data
 from ..data.pictures import PictureSet
@@ -138,8 +138,8 @@ class Session:
         else:
             run = RunFolder.create(self.out, " ".join(sys.argv))
             write_json(run.path / "environment.json", describe_environment())
-            if isinstance(self.data, PictureSet):
-                save_data_preview(run, self.data)
+            if len(self.data.shape) == 3:
+                save_data_preview(run, self.data, self.trainer.denoiser)
         run.write_config(self.config)
         if self.report is not None:
             write_json(run.path / "data.json", self.report.to_json())
@@ -164,7 +164,8 @@ class Session:
 
     def _preview(self, run: RunFolder) -> None:
         if len(self.data.shape) == 3:
-            save_preview(run, self.config, self.trainer.ema.module, self.data.shape, self.trainer.steps_done)
+            data = self.held_out if self.held_out is not None and len(self.held_out) else self.data
+            save_preview(run, self.config, self.trainer.ema.module, data, self.trainer.steps_done)
 
     def _save(self, run: RunFolder) -> None:
         step = self.trainer.steps_done
@@ -221,6 +222,7 @@ class _Data:
     held_out: TrainingData | None
     report: DataReport | None
     settings: DataSettings | None
+    conditions: Mapping[str, Mapping[str, Any]] | None = None
 
     @classmethod
     def read(
@@ -234,24 +236,40 @@ class _Data:
         """Load the source that is named, or take the object that is given as it is."""
         if data is not None and not isinstance(data, str | Path):
             return cls(data, held_out, None, None)
-        wanted = dict(preset_free(values.get("data") or {}, values.get("preset")))
+        own = values.get("data") or {}
+        wanted = dict(preset_free(own, values.get("preset")))
         settings = validate(DataSettings, wanted | ({} if data is None else {"source": str(data)}))
-        loaded = load_data(settings, out / CACHE, progress)
-        return cls(loaded.train, loaded.held_out, loaded.report, loaded.settings)
+        set_ = {name: v for name, v in (values.get("conditions") or {}).items() if v is not None}
+        loaded = load_data(settings, out / CACHE, progress, set_)
+        may_flip = own.get("flip") is not None or all(kind_of(n, v).mirrors for n, v in loaded.conditions.items())
+        settled = loaded.settings.model_copy(update={"flip": bool(loaded.settings.flip) and may_flip})
+        return cls(loaded.train, loaded.held_out, loaded.report, settled, loaded.conditions)
 
     def config(self, values: Mapping[str, Any]) -> Config:
         """The configuration with what the data says filled in."""
         filled = dict(values)
         own = {**(values.get("data") or {}), "source": OWN_DATA}
         filled["data"] = own if self.settings is None else self.settings.model_dump()
-        if isinstance(self.train, PictureSet) and self.train.labels is None:
-            filled["conditions"] = {**(values.get("conditions") or {}), "label": None}
-        if isinstance(self.train, PictureSet) and self.train.labels is not None:
-            label = (values.get("conditions") or {}).get("label") or {}
-            filled["conditions"] = ConditionSettings(
-                label=LabelSettings(**{**label, "classes": self.train.classes})
-            ).model_dump()
+        found = dict(values.get("conditions") or {}) if self.conditions is None else dict(self.conditions)
+        if self.conditions is None and isinstance(self.train, PictureSet):
+            found.pop("class", None)
+            if self.train.labels is not None:
+                found = {
+                    "class": {**((values.get("conditions") or {}).get("class") or {}), "classes": self.train.classes},
+                    **found,
+                }
+        filled["conditions"] = {name: read_settings(name, v).model_dump() for name, v in found.items() if v is not None}
+        if filled["conditions"]:
+            filled["network"] = conditional_network(values)
         return finish(filled, self.train.shape[1:] or (1,))
+
+
+def conditional_network(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The network's settings, with scale-shift normalisation (Dhariwal & Nichol 2021) unless they or the preset say otherwise."""
+    own, preset = values.get("network") or {}, values.get("preset", "auto")
+    under = {} if preset == "auto" else preset_values(str(preset)).get("network", {})
+    open_ = own.get("kind", "unet") == "unet" and "time_mode" not in {**under, **own}
+    return {**own, "time_mode": "scale_shift"} if open_ else dict(own)
 
 
 def preset_free(data: Mapping[str, Any], preset: str | None) -> dict[str, Any]:
@@ -309,7 +327,8 @@ def _resume(
     if data is None and start.config.data.source == OWN_DATA:
         raise ConfigurationError(f"{out} was trained on data given from Python; go on from Python, with the same data")
     check_data_settings(saved["data"], values.get("data") or {})
-    source = _Data.read(data, held_out, {"data": merge(saved["data"], values.get("data") or {})}, out, progress)
+    wanted = {"data": merge(saved["data"], values.get("data") or {}), "conditions": saved["conditions"]}
+    source = _Data.read(data, held_out, wanted, out, progress)
     fingerprint = source.report.fingerprint if source.report else source.train.fingerprint()
     if fingerprint != start.fingerprint and not accept_changed_data:
         raise DataError(
@@ -319,7 +338,7 @@ def _resume(
         raise DataError(
             f"the data has shape {tuple(source.train.shape)}, the run {start.shape}; give data of the same shape"
         )
-    check_classes(source.train, start.config)
+    check_conditions(source, start.config)
     config = changed_config(start.config, values)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
@@ -344,7 +363,7 @@ def check_data_settings(saved: Mapping[str, Any], changes: Mapping[str, Any]) ->
     before = validate(DataSettings, saved)
     after = validate(DataSettings, merge(saved, changes))
     for name in DataSettings.model_fields:
-        open_before = name == "class_from" and getattr(after, name) == "auto"
+        open_before = name in ("class_from", "flip", "conditions") and getattr(after, name) in ("auto", None)
         if name not in MAY_MOVE and not open_before and getattr(after, name) != getattr(before, name):
             raise ConfigurationError(f"data.{name} cannot change when a run goes on (it would be another run)")
 
@@ -361,14 +380,27 @@ def check_before_start(config: Config) -> None:
         raise ConfigurationError("train.tensorboard needs TensorBoard: pip install 'alphabar[tensorboard]'")
 
 
-def check_classes(data: TrainingData, config: Config) -> None:
-    """Raise DataError if the data's classes are not those that the run was trained with."""
-    label = config.conditions.label
-    classes = data.classes if isinstance(data, PictureSet) else label.classes if label else []
-    if classes != (label.classes if label else []):
+def check_conditions(source: _Data, config: Config) -> None:
+    """Raise DataError if the data's conditions, its classes among them, are not those that the run was trained with."""
+    if source.conditions is None:
+        own = source.train.classes if isinstance(source.train, PictureSet) else config.classes
+        differ = ["class"] if own != config.classes else []
+    else:
+        found = {name: read_settings(name, v).model_dump() for name, v in source.conditions.items()}
+        differ = [
+            n for n in {**found, **config.conditions} if _meaning(found.get(n)) != _meaning(config.conditions.get(n))
+        ]
+    if differ:
         raise DataError(
-            f"the data's classes ({', '.join(classes) or 'none'}) are not those of the run; give data with the same classes"
+            f"the data's {', '.join(differ)} is not that of the run (its classes: {', '.join(config.classes) or 'none'}); give data with the same conditions"
         )
+
+
+def _meaning(settings: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The settings of a condition without those that say where it lies."""
+    return (
+        None if settings is None else {k: v for k, v in settings.items() if k not in ("column", "folder", "instances")}
+    )
 
 
 def changed_config(config: Config, values: Mapping[str, Any]) -> Config:

@@ -1,0 +1,136 @@
+"""What the options of `alphabar sample` ask for, as inputs of the conditions by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from ..pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options as they were given."""
+
+    label: str | None = None
+    prompts: Sequence[str] = ()
+    prompts_file: Path | None = None
+    map: Path | None = None
+    image: Path | None = None
+    mask: Path | None = None
+    own: Sequence[str] = ()
+
+
+def inputs_of(options: Options, pipeline: Pipeline) -> dict[str, list[Any]]:
+    """The inputs of each condition that is asked for, in their order. Raises ConfigurationError."""
+    found: dict[str, list[Any]] = {}
+    if options.label is not None:
+        found["class"] = parse_classes(options.label, pipeline.classes)
+    if options.prompts and options.prompts_file is not None:
+        raise ConfigurationError("give --prompt or --prompts, not both")
+    if options.prompts or options.prompts_file is not None:
+        found["text"] = list(options.prompts) or read_prompts(Path(str(options.prompts_file)))
+    files = {name: list_files(path, name) for name, path in (("map", options.map), ("image", options.image)) if path}
+    if options.mask is not None:
+        if "image" not in files:
+            raise ConfigurationError("--mask goes with --image, the picture whose white part of the mask is filled")
+        files["mask"] = list_files(options.mask, "mask")
+    matched: dict[str, list[Any]] = dict(match_by_name(files))
+    if "mask" in matched:
+        masks = matched.pop("mask")
+        matched["image"] = list(zip(matched["image"], masks, strict=True))
+    found |= matched
+    for text in options.own:
+        name, equals, value = text.partition("=")
+        if not equals or name in found:
+            raise ConfigurationError(f"--cond takes NAME=VALUE, each name once; got {text!r}")
+        found[name] = [value]
+    return found
+
+
+def parse_classes(text: str, classes: Sequence[str]) -> list[str]:
+    """'cat' -> [cat]; 'cat:3,dog:2' -> [cat, cat, cat, dog, dog]. A class whose own name holds : or , is taken whole."""
+    if text in classes or not classes:
+        return [text]
+    found: list[str] = []
+    for part in text.split(","):
+        name, colon, number = part.strip().rpartition(":")
+        if part.strip() in classes or not colon:
+            name, number = part.strip(), "1"
+        if not number.isdigit() or int(number) < 1:
+            raise ConfigurationError(f"--class takes NAME, or NAME:3,OTHER:5; got {text!r}")
+        found += [name] * int(number)
+    return found
+
+
+def read_prompts(path: Path) -> list[str]:
+    """One prompt a line; empty lines are passed over. Raises ConfigurationError."""
+    try:
+        prompts = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"cannot read prompts from {path}: {error}") from None
+    if not prompts:
+        raise ConfigurationError(f"{path} holds no prompts; give one a line")
+    return prompts
+
+
+def list_files(path: Path, name: str) -> list[Path]:
+    """The file, or the pictures of the folder in the order of their names. Raises ConfigurationError if there are none."""
+    from ..data.decode import EXTENSIONS
+
+    if path.is_dir():
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in EXTENSIONS and not p.name.startswith("."))
+        if found:
+            return found
+        raise ConfigurationError(f"--{name}: there are no pictures in {path}")
+    if not path.is_file():
+        raise ConfigurationError(f"--{name}: {path} does not exist; give a picture or a folder of them")
+    return [path]
+
+
+def match_by_name(files: Mapping[str, list[Path]]) -> dict[str, list[Path]]:
+    """Several folders matched by the names of their files, never by order; a single file goes with each file of the others."""
+    many = {name: {path.stem: path for path in paths} for name, paths in files.items() if len(paths) > 1}
+    if len(many) > 1:
+        (first, stems), *others = many.items()
+        for name, own in others:
+            differ = sorted(set(stems) ^ set(own))
+            if differ:
+                raise ConfigurationError(
+                    f"--{first} and --{name} are matched by file name, but {differ[0]} is in one of them only"
+                )
+    order = sorted(next(iter(many.values()))) if many else []
+    longest = max((len(paths) for paths in files.values()), default=0)
+    return {
+        name: [many[name][stem] for stem in order] if name in many else paths * longest for name, paths in files.items()
+    }
+
+
+def spread(found: Mapping[str, list[Any]], n: int | None, default: int) -> tuple[int, dict[str, list[Any]]]:
+    """The number of pictures, and the inputs in turn for each: as many pictures as the longest list has, or -n."""
+    counts = {name: len(inputs) for name, inputs in found.items() if len(inputs) > 1}
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{count} of {name}" for name, count in counts.items())
+        raise ConfigurationError(f"{told}: they must be as many, or one for all")
+    total = n or max(counts.values(), default=default)
+    return total, {name: [inputs[i % len(inputs)] for i in range(total)] for name, inputs in found.items()}
+
+
+def parse_guidance(text: str | None, by_name: Mapping[str, float | None]) -> tuple[Any, list[float] | None]:
+    """(--guidance W and --guidance-NAME W as a setting, None if neither is given; the weights of a list W1,W2,... for a grid)."""
+    named = {name: weight for name, weight in by_name.items() if weight is not None}
+    weights: list[float] = []
+    try:
+        weights = [float(word) for word in text.split(",")] if text is not None else []
+    except ValueError:
+        raise ConfigurationError(f"--guidance takes a number, or several for a grid: 1,2,4; got {text!r}") from None
+    if named and weights:
+        raise ConfigurationError("give --guidance for all conditions, or --guidance-NAME for each, not both")
+    if len(weights) > 1:
+        return None, weights
+    return (weights[0] if weights else named or None), None

@@ -1,0 +1,314 @@
+"""Pictures as conditions: more input channels. One mechanism, whose presets differ in where the condition comes from.
+
+pair: given by the user. super-resolution, colorize, inpaint, edges: made from each picture while training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from pydantic import Field
+from torch import Tensor, nn
+
+from ..data.decode import fit, read_header, read_picture, to_channels
+from ..data.pairs import check_same_aspect, find_pairs
+from ..data.pictures import to_signed, to_uint8
+from ..data.sources import Catalogue, PictureFile
+from ..errors import ConfigurationError, DataError
+from ..networks.layers import sinusoidal_embedding
+from ..randomness import generator
+from .base import Cond, Doors, Encoder, Offer, Sizes, hide
+from .settings import KindSettings
+
+TASKS = ("pair", "super-resolution", "colorize", "inpaint", "edges")
+DEFAULT_COLUMN = "conditioning_image_file_name"
+USUAL_FOLDERS = ("conditioning", "conditioning_image", "conditioning_images")
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+LEVEL_DIM = 64
+SNIFFED = 64  # pairs that are looked at to tell grey from colour
+
+
+class ImageSettings(KindSettings):
+    """A picture that goes with each picture."""
+
+    task: Literal["pair", "super-resolution", "colorize", "inpaint", "edges"] = Field(
+        "pair", description="pair (given by the data), or made from the picture itself"
+    )
+    column: str = Field(DEFAULT_COLUMN, description="task=pair: the column of the metadata that names the pair")
+    folder: str | None = Field(
+        None, description="task=pair: a folder with pictures of the same names, instead of a column"
+    )
+    channels: Literal[1, 3] | None = Field(
+        None, description="task=pair: 1 grey, 3 colour; default: 1 if the pairs are grey"
+    )
+    background: str = Field("white", description="task=pair: the colour behind transparent pixels")
+    scale: int = Field(4, ge=2, description="task=super-resolution: how many times smaller the input is")
+    augmentation: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="task=super-resolution: training adds noise of up to this standard deviation to the input and tells the network how much",
+    )
+
+
+class ImageEncoder(Encoder):
+    """A picture -> `concat` (N, C + 1, H, W): its pixels in [-1, 1], and 1 where they are known. The null value is zero
+    everywhere: nothing is known.
+
+    Values are uint8 (n, H, W, C), or float32 (n, C + 2, H, W) with the known mask and the level of noise (constant) behind.
+    The level s of super-resolution enters as `vector`: the input is sqrt(1 - s^2) y + s eps (Ho et al. 2022, "Cascaded
+    Diffusion Models", sec. 4.2), s uniform up to `augmentation` in training and 0 when pictures are made.
+    """
+
+    Settings = ImageSettings
+    needs = (
+        "a column 'conditioning_image_file_name' in the metadata, folders images/ and conditioning/ with the same names, --images FOLDER, "
+        "or --task super-resolution, colorize, inpaint or edges"
+    )
+
+    def __init__(self, settings: ImageSettings, sizes: Sizes) -> None:
+        super().__init__(settings)
+        self.settings, self.shape = settings, sizes.shape
+        self.channels = content_channels(settings, sizes.shape)
+        noisy = settings.task == "super-resolution" and settings.augmentation > 0
+        self.level = nn.Linear(LEVEL_DIM, sizes.vector_dim) if noisy else None
+
+    @classmethod
+    def offer(cls, name: str, settings: ImageSettings, catalogue: Catalogue) -> Offer | None:
+        """Pairs by column or folder, or what the task makes."""
+        if cls.derives(settings):
+            return None
+        own = name == "image" or settings.column != DEFAULT_COLUMN
+        column, usual = (settings.column, USUAL_FOLDERS) if own else (f"{name}_file_name", (name, f"{name}s"))
+        found = find_pairs(catalogue, column, settings.folder, usual)
+        if found is None:
+            return None
+        origin, locate = found
+        channels = settings.channels or sniff_channels(catalogue, locate)
+
+        def read(file: PictureFile, size: tuple[int, int]) -> np.ndarray:
+            where = locate(file)
+            if isinstance(where, Path):
+                check_same_aspect(file, where)
+                return read_picture(where, size, channels, settings.background)
+            return fit_array(where, size, channels)
+
+        return Offer(origin, read, settings.model_copy(update={"channels": channels}))
+
+    @classmethod
+    def derives(cls, settings: ImageSettings) -> bool:
+        """All tasks but pair."""
+        return settings.task != "pair"
+
+    @classmethod
+    def folders(cls, name: str, settings: ImageSettings) -> Collection[str]:
+        """The usual names, and the one that is set."""
+        usual = USUAL_FOLDERS if name == "image" else (name, f"{name}s")
+        return [*usual, *([settings.folder] if settings.folder else [])]
+
+    @classmethod
+    def doors(cls, settings: ImageSettings, shape: Sequence[int]) -> Doors:
+        """The pixels and the known mask."""
+        return Doors(concat=content_channels(settings, shape) + 1)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the pictures."""
+        return self.shape[1], self.shape[2]
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of what the user gives."""
+        if self.settings.task == "super-resolution":
+            return low_size(self.size, self.settings.scale)
+        return self.size
+
+    def read(self, inputs: Sequence[Any], notes: list[str]) -> np.ndarray:
+        """Paths or arrays (H, W, C) uint8, for task=inpaint a pair (picture, mask), the mask being white where it is to be filled;
+        resized as in training."""
+        return np.stack([self._read_one(given, notes) for given in inputs])
+
+    def _read_one(self, given: Any, notes: list[str]) -> np.ndarray:
+        if given is None:
+            return np.zeros((self.channels + 2, *self.size), np.float32)
+        if (self.settings.task == "inpaint") != isinstance(given, tuple):
+            raise ConfigurationError(
+                "inpainting needs a picture and a mask (white is filled): --image FILE --mask FILE"
+                if self.settings.task == "inpaint"
+                else "a mask goes with task=inpaint only"
+            )
+        picture, mask = given if isinstance(given, tuple) else (given, None)
+        x = to_signed(
+            load_input(picture, self.input_size, self.shape[0] if self.derived else self.channels, notes)[None]
+        )
+        match self.settings.task:
+            case "super-resolution":
+                x = enlarge(x, self.size)
+            case "colorize":
+                x = luma(x)
+            case "edges":
+                x = find_edges(x)
+        known = torch.ones(1, 1, *self.size)
+        if mask is not None:
+            known = (to_signed(load_input(mask, self.size, 1, notes)[None]) <= 0).float()
+        return with_masks(x * known, known)[0].numpy()
+
+    def forward(self, values: np.ndarray | Tensor | None, n: int, drop: Tensor | None = None) -> Cond:
+        """values as above, or None for all null."""
+        if values is None:
+            values = torch.zeros(n, self.channels + 2, *self.size)
+        elif isinstance(values, np.ndarray) and values.dtype == np.uint8:
+            values = with_masks(to_signed(values), torch.ones(n, 1, *self.size))
+        values = hide(torch.as_tensor(values), drop)
+        vector = None
+        if self.level is not None:
+            vector = self.level(
+                sinusoidal_embedding(1000 * values[:, -1].flatten(1).amax(1), LEVEL_DIM).to(self.device)
+            )
+        return Cond(vector=vector, concat=values[:, :-1])
+
+    def derive(self, x_0: Tensor, keys: Sequence[tuple[Any, ...]]) -> np.ndarray:
+        """The condition of each picture x_0 (n, C, H, W)."""
+        x_0 = x_0.cpu()
+        known, level = torch.ones(len(x_0), 1, *self.size), torch.zeros(len(x_0))
+        match self.settings.task:
+            case "super-resolution":
+                x = enlarge(reduce(x_0, self.settings.scale), self.size)
+                draws = [generator(*key) for key in keys]
+                level = torch.tensor([g.random() * self.settings.augmentation for g in draws], dtype=torch.float32)
+                if self.settings.augmentation:
+                    s = level.reshape(-1, 1, 1, 1)
+                    eps = np.stack([g.standard_normal(x.shape[1:], np.float32) for g in draws])
+                    x = (1 - s**2).sqrt() * x + s * torch.from_numpy(eps)
+            case "colorize":
+                x = luma(x_0)
+            case "edges":
+                x = find_edges(x_0)
+            case "inpaint":
+                known = torch.from_numpy(np.stack([random_mask(self.size, generator(*key)) for key in keys]))[:, None]
+                x = x_0 * known
+            case _:
+                raise ConfigurationError("task=pair has nothing to make a condition from")
+        return with_masks(x, known, level).numpy()
+
+    def show(self, values: np.ndarray) -> tuple[np.ndarray | None, list[str] | None]:
+        """The pictures, what is not known of them in grey."""
+        if values.dtype != np.uint8:
+            values = to_uint8(torch.as_tensor(values)[:, : self.channels])
+        return (values.repeat(3, axis=-1) if values.shape[-1] == 1 else values[..., :3]), None
+
+
+def content_channels(settings: ImageSettings, shape: Sequence[int]) -> int:
+    """Channels of the condition's pixels. Raises ConfigurationError where the task does not fit the pictures."""
+    if len(shape) != 3:
+        raise ConfigurationError(f"a picture as condition goes with pictures, the data has shape {tuple(shape)}")
+    if settings.task == "pair":
+        return settings.channels or 3
+    if settings.task == "colorize" and shape[0] != 3:
+        raise ConfigurationError(
+            f"task=colorize needs pictures in colour, these have {shape[0]} channels; set data.channels=3"
+        )
+    if settings.task == "super-resolution" and min(low_size(shape[1:], settings.scale)) < 2:
+        raise ConfigurationError(f"pictures of {shape[1]}x{shape[2]} are too small for scale {settings.scale}")
+    return 1 if settings.task in ("colorize", "edges") else shape[0]
+
+
+def with_masks(x: Tensor, known: Tensor, level: Tensor | None = None) -> Tensor:
+    """x (n, C, H, W) with the known mask and the level of noise (n,) as further channels."""
+    level = torch.zeros(len(x)) if level is None else level
+    return torch.cat([x, known, level.reshape(-1, 1, 1, 1).expand_as(known)], dim=1)
+
+
+def low_size(size: Sequence[int], scale: int) -> tuple[int, int]:
+    """The size of the small picture."""
+    return max(1, round(size[0] / scale)), max(1, round(size[1] / scale))
+
+
+def reduce(x: Tensor, scale: int) -> Tensor:
+    """x (n, C, H, W) in [-1, 1] averaged to the small size and rounded to 8 bits, as a small picture in a file would be."""
+    low = F.interpolate(x, size=low_size(x.shape[-2:], scale), mode="area")
+    return ((low + 1) * 127.5).round() / 127.5 - 1
+
+
+def enlarge(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """The small picture brought to full size by bicubic interpolation."""
+    return F.interpolate(x, size=size, mode="bicubic").clamp(-1, 1)
+
+
+def luma(x: Tensor) -> Tensor:
+    """(n, C, H, W) -> the brightness (n, 1, H, W), rounded to 8 bits."""
+    grey = x[:, :3] * torch.tensor(LUMA).reshape(1, 3, 1, 1) if x.shape[1] >= 3 else x[:, :1]
+    return ((grey.sum(1, keepdim=True) + 1) * 127.5).round() / 127.5 - 1
+
+
+def find_edges(x: Tensor) -> Tensor:
+    """The size of the brightness' gradient (Sobel) in [-1, 1], (n, 1, H, W): -1 where there is no edge."""
+    kernel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
+    padded = F.pad(luma(x), (1, 1, 1, 1), mode="replicate")
+    gradient = F.conv2d(padded, torch.stack([kernel, kernel.T])[:, None])
+    return gradient.square().sum(1, keepdim=True).sqrt().clamp(max=1) * 2 - 1
+
+
+def random_mask(size: tuple[int, int], g: np.random.Generator) -> np.ndarray:
+    """(H, W) float32, 1 where the picture is known: a box, half of the picture, or a few strokes are missing."""
+    height, width = size
+    known = np.ones(size, np.float32)
+    kind = g.integers(3)
+    if kind == 0:
+        box_height, box_width = g.integers(height // 4, height * 3 // 4 + 1), g.integers(width // 4, width * 3 // 4 + 1)
+        top, left = g.integers(0, height - box_height + 1), g.integers(0, width - box_width + 1)
+        known[top : top + box_height, left : left + box_width] = 0
+    elif kind == 1:
+        flipped = known[::-1] if g.random() < 0.5 else known[:, ::-1] if g.random() < 0.5 else known
+        half = flipped[: height // 2] if g.random() < 0.5 else flipped[:, : width // 2]
+        half[...] = 0
+    else:
+        thickness = max(1, min(size) // 10)
+        for _ in range(g.integers(1, 5)):
+            (y0, y1), (x0, x1) = g.integers(0, height, 2), g.integers(0, width, 2)
+            for step in np.linspace(0, 1, 2 * max(size)):
+                y, x = round(y0 + (y1 - y0) * step), round(x0 + (x1 - x0) * step)
+                known[max(0, y - thickness) : y + thickness + 1, max(0, x - thickness) : x + thickness + 1] = 0
+    return known
+
+
+def load_input(given: Any, size: tuple[int, int], channels: int, notes: list[str]) -> np.ndarray:
+    """A user's picture, a path or (H, W[, C]) uint8, as (height, width, channels); what is resized goes to notes."""
+    if isinstance(given, np.ndarray):
+        own, name = given.shape[:2], "array"
+        array = fit_array(given, size, channels)
+    else:
+        header = read_header(Path(given))
+        own, name = (header.height, header.width), Path(given).name
+        array = read_picture(Path(given), size, channels)
+    if tuple(own) != tuple(size):
+        notes.append(f"picture {name} is {own[0]}x{own[1]}, resized to {size[0]}x{size[1]} as in training")
+    return array
+
+
+def fit_array(array: np.ndarray, size: tuple[int, int], channels: int) -> np.ndarray:
+    """(H, W) or (H, W, C) uint8 in the size and channels wanted."""
+    if array.dtype != np.uint8 or array.ndim not in (2, 3):
+        raise DataError(f"a picture must be uint8 (H, W) or (H, W, C), got {array.dtype} {array.shape}")
+    flat = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
+    return fit(to_channels(Image.fromarray(np.ascontiguousarray(flat)), channels, "white"), size)
+
+
+def sniff_channels(catalogue: Catalogue, locate: Any) -> Literal[1, 3]:
+    """1 if the pairs that are looked at are all grey, otherwise 3."""
+    stride = max(1, len(catalogue.files) // SNIFFED)
+    for file in catalogue.files[::stride]:
+        try:
+            where = locate(file)
+            grey = where.ndim == 2 or where.shape[-1] == 1 if isinstance(where, np.ndarray) else read_header(where).grey
+        except DataError:
+            continue  # reported when it is read
+        if not grey:
+            return 3
+    return 1

@@ -1,0 +1,57 @@
+"""The kinds of conditions by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..errors import ConfigurationError, unknown
+from ..settings import validate
+from .base import Doors, Encoder, Encoders, Sizes
+from .image import ImageEncoder
+from .label import LabelEncoder
+from .semantic_map import MapEncoder
+from .settings import KindSettings
+from .text import TextEncoder
+
+KINDS: dict[str, type[Encoder]] = {
+    "class": LabelEncoder,
+    "text": TextEncoder,
+    "map": MapEncoder,
+    "image": ImageEncoder,
+}
+
+Conditions = Mapping[str, Mapping[str, Any]]
+"""The settings of a model's conditions by name, as they stand in a configuration."""
+
+
+def kind_of(name: str, settings: Mapping[str, Any]) -> type[Encoder]:
+    """The kind of a condition: what its settings say, otherwise its name. Raises ConfigurationError if there is none such."""
+    kind = str(settings.get("kind") or name)
+    if kind not in KINDS:
+        raise unknown(f"kind of condition {name!r}:", kind, KINDS)
+    return KINDS[kind]
+
+
+def read_settings(name: str, settings: Mapping[str, Any]) -> KindSettings:
+    """The checked settings of a condition. Raises ConfigurationError."""
+    try:
+        return validate(kind_of(name, settings).Settings, settings)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"conditions.{name}: {error}") from None
+
+
+def all_doors(conditions: Conditions, shape: Sequence[int]) -> Doors:
+    """The doors that these conditions need together."""
+    found = (kind_of(name, values).doors(read_settings(name, values), shape) for name, values in conditions.items())
+    return sum(found, start=Doors())
+
+
+def build_encoders(conditions: Conditions, sizes: Sizes) -> Encoders:
+    """The encoders of these conditions with fresh weights."""
+    return Encoders(
+        {
+            name: kind_of(name, values)(read_settings(name, values), sizes)  # type: ignore[call-arg]
+            for name, values in conditions.items()
+        }
+    )

@@ -1,0 +1,316 @@
+"""Semantic maps: the class of each pixel, one-hot, into spatially adaptive normalisation (Park et al. 2019, "SPADE"; Wang et al. 2022,
+"Semantic Image Synthesis via Diffusion Models"), or, as the simpler option, beside the input channels."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageColor, ImageOps
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from ..data.decode import opened
+from ..data.pairs import Locate, check_same_aspect, find_pairs
+from ..data.sources import Catalogue, PictureFile
+from ..errors import ConfigurationError, DataError, UnusableData
+from .base import Cond, Doors, Encoder, Offer, Sizes, hide
+from .settings import KindSettings
+
+NOTHING = 255
+"""The index of a pixel without a class, and of all pixels of a null map: its one-hot vector is zero."""
+CLASS_FILES = ("classes.csv", "classes.json", "classes.txt")
+PALETTE_MODES = {"P", "L", "1", "I", "I;16"}
+
+
+class MapSettings(KindSettings):
+    """A semantic map of each picture."""
+
+    column: str = Field("map_file_name", description="the column of the metadata that names the map of each picture")
+    folder: str | None = Field(None, description="a folder with maps of the pictures' names, instead of a column")
+    classes: list[str] = Field(
+        default_factory=list,
+        description="class names by index, or a file of them (.txt a name a line; .csv index,name,colour; .json); default: from the data",
+    )
+    colours: list[str] = Field(
+        default_factory=list,
+        description="#rrggbb of each class, for pictures of maps; default: those of the class file or of the palette",
+    )
+    ignore: int | None = Field(NOTHING, ge=0, le=255, description="the index of pixels that belong to no class")
+    door: Literal["modulation", "concat"] = Field(
+        "modulation", description="spatially adaptive normalisation, or concatenation with the input"
+    )
+    instances: str | None = Field(
+        None,
+        description="a column or a folder of instance maps (a number an object): their edges become one more channel",
+    )
+    swap: list[list[int]] = Field(
+        default_factory=list,
+        description="pairs of classes, such as left and right, that change places in a mirrored picture",
+    )
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _read_classes(cls, value: Any) -> Any:
+        return read_class_file(Path(value))[0] if isinstance(value, str) else value
+
+
+class MapEncoder(Encoder):
+    """Maps (n, H, W, 1) uint8, or (n, H, W, 2) with instance edges 0 or 1 -> one-hot (N, K, H, W) in `modulation` or `concat`.
+
+    The null value is zero: no pixel has a class. It has nothing to learn; the network's blocks do.
+    """
+
+    Settings = MapSettings
+    needs = "a column 'map_file_name' in the metadata, folders images/ and maps/ with the same names, or --maps FOLDER"
+
+    def __init__(self, settings: MapSettings, sizes: Sizes) -> None:
+        super().__init__(settings)
+        self.settings, self.size = settings, (sizes.shape[1], sizes.shape[2])
+
+    @classmethod
+    def offer(cls, name: str, settings: MapSettings, catalogue: Catalogue) -> Offer | None:
+        """Maps by column or folder, read with the classes of a file beside them if there is one."""
+        column = settings.column if name == "map" or settings.column != "map_file_name" else f"{name}_file_name"
+        found = find_pairs(catalogue, column, settings.folder, (name, f"{name}s"))
+        if found is None:
+            return None
+        instances = None
+        if settings.instances is not None:
+            folder = None if settings.instances in catalogue.columns() else settings.instances
+            instances = find_pairs(catalogue, settings.instances, folder, ())
+        settings = with_palette(with_class_file(settings, catalogue.folder), catalogue, found[1])
+        reader = MapReader(settings)
+        edges = instances[1] if instances else None
+        return Offer(found[0], lambda file, size: reader.read(file, size, found[1], edges), settings)
+
+    @classmethod
+    def folders(cls, name: str, settings: MapSettings) -> Collection[str]:
+        """The usual names, and those that are set."""
+        return [name, f"{name}s", *(f for f in (settings.folder, settings.instances) if f)]
+
+    @classmethod
+    def mirrored_indices(cls, settings: MapSettings) -> np.ndarray | None:
+        """Left and right change places."""
+        indices = np.arange(256, dtype=np.uint8)
+        for left, right in settings.swap:
+            indices[[left, right]] = right, left
+        return indices if settings.swap else None
+
+    @classmethod
+    def settle(cls, settings: MapSettings, values: np.ndarray) -> MapSettings:
+        """Without a list of classes, there are as many as the largest index tells."""
+        if settings.classes:
+            return settings
+        used = values[..., 0]
+        most = int(np.where(used == NOTHING, 0, used).max(initial=0))
+        names = [str(i) for i in range(most + 1)]
+        return settings.model_copy(update={"classes": names, "colours": settings.colours[: len(names)]})
+
+    @classmethod
+    def doors(cls, settings: MapSettings, shape: Sequence[int]) -> Doors:
+        """A channel a class, and one for the edges of instances."""
+        if len(shape) != 3:
+            raise ConfigurationError(f"a map goes with pictures, the data has shape {tuple(shape)}")
+        channels = len(settings.classes) + (settings.instances is not None)
+        return Doors(concat=channels) if settings.door == "concat" else Doors(modulation=channels)
+
+    def read(self, inputs: Sequence[Any], notes: list[str]) -> np.ndarray:
+        """Paths or arrays of indices (H, W), for a model with instances a pair (map, instance map); resized as in training."""
+        reader, maps = MapReader(self.settings), []
+        for given in inputs:
+            depth = 1 + (self.settings.instances is not None)
+            if given is None:
+                maps.append(np.full((*self.size, depth), NOTHING if depth == 1 else 0, np.uint8))
+                maps[-1][..., 0] = NOTHING
+                continue
+            values, instance = given if isinstance(given, tuple) else (given, None)
+            array = reader.indices(values)
+            if array.shape != self.size:
+                notes.append(
+                    f"map {_name(values)} is {_by(array.shape)}, resized to {_by(self.size)} (nearest neighbour) as in training"
+                )
+            layers = [fit_nearest(array, self.size)]
+            if depth == 2:
+                layers.append(
+                    np.zeros(self.size, np.uint8) if instance is None else instance_edges(instance, self.size)
+                )
+            maps.append(np.stack(layers, axis=-1))
+        return np.stack(maps)
+
+    def forward(self, values: np.ndarray | Tensor | None, n: int, drop: Tensor | None = None) -> Cond:
+        """values (n, H, W, 1 or 2) uint8, or None for all null."""
+        count, edges = len(self.settings.classes), self.settings.instances is not None
+        if values is None:
+            one_hot = torch.zeros(n, count + edges, *self.size)
+        else:
+            maps = torch.as_tensor(values)
+            index = maps[..., 0].long()
+            one_hot = F.one_hot(torch.where(index < count, index, count), count + 1)[..., :count]
+            one_hot = one_hot if not edges else torch.cat([one_hot, maps[..., 1:2].long()], dim=-1)
+            one_hot = one_hot.permute(0, 3, 1, 2).float().contiguous()
+        return Cond(**{self.settings.door: hide(one_hot, drop)})
+
+    def show(self, values: np.ndarray) -> tuple[np.ndarray | None, list[str] | None]:
+        """The maps in their colours."""
+        return np.asarray(palette(self.settings), np.uint8)[np.asarray(values)[..., 0]], None
+
+
+class MapReader:
+    """Reads map files into indices, checking each against the classes."""
+
+    def __init__(self, settings: MapSettings) -> None:
+        self.settings = settings
+        colours = [ImageColor.getrgb(colour)[:3] for colour in settings.colours]
+        self.by_colour = {colour: i for i, colour in enumerate(colours)}
+
+    def read(self, file: PictureFile, size: tuple[int, int], locate: Any, instances: Any) -> np.ndarray:
+        """The map of a picture as (height, width, 1 or 2) uint8: indices, and edges between instances."""
+        where = locate(file)
+        if isinstance(where, Path):
+            check_same_aspect(file, where)
+        layers = [fit_nearest(self.indices(where), size)]
+        if instances is not None:
+            layers.append(instance_edges(instances(file), size))
+        return np.stack(layers, axis=-1)
+
+    def indices(self, where: Path | str | np.ndarray) -> np.ndarray:
+        """The indices (H, W) uint8 of a palette PNG, an index PNG or a picture in the classes' colours; 255 is no class.
+
+        Raises UnusableData for an index or a colour that no class has, naming file and value.
+        """
+        if isinstance(where, np.ndarray):
+            raw = where[..., 0] if where.ndim == 3 and where.shape[-1] == 1 else where
+            if raw.ndim != 2 or raw.dtype.kind not in "iub":
+                raise DataError(f"a map must be whole numbers (H, W), got {raw.dtype} {raw.shape}")
+        else:
+            raw = self._pixels(Path(where))
+        limit, ignore = len(self.settings.classes) or 256, self.settings.ignore
+        ignored = raw == ignore if ignore is not None else np.zeros(raw.shape, bool)
+        wrong = raw[~ignored & ((raw >= limit) | (raw < 0))]
+        if wrong.size:
+            known = f"0..{limit - 1}" + (f" and {ignore} (ignored)" if ignore is not None else "")
+            raise UnusableData(
+                f"map {_name(where)}: index {int(wrong.flat[0])} has no class; known: {known}; mend the map, or give conditions.map.classes"
+            )
+        return np.where(ignored, NOTHING, raw).astype(np.uint8)
+
+    def _pixels(self, path: Path) -> np.ndarray:
+        with opened(path) as image:
+            ImageOps.exif_transpose(image, in_place=True)
+            if image.mode in PALETTE_MODES:
+                return np.asarray(image).astype(np.int64)
+            rgb = np.asarray(image.convert("RGB")).astype(np.int64)
+        if not self.by_colour:
+            raise UnusableData(
+                f"map {path.name}: a colour picture, but the colours of the classes are not known; save it as a palette PNG, or give {CLASS_FILES[0]} with index,name,colour"
+            )
+        codes = rgb @ np.array([65536, 256, 1])
+        out = np.full(codes.shape, -1, np.int64)
+        for (r, g, b), index in self.by_colour.items():
+            out[codes == r * 65536 + g * 256 + b] = index
+        if (out < 0).any():
+            wrong = int(codes[out < 0].flat[0])
+            raise UnusableData(
+                f"map {path.name}: colour #{wrong:06x} has no class; known: {', '.join(self.settings.colours)}"
+            )
+        return out
+
+
+def _name(where: Any) -> str:
+    return where.name if isinstance(where, Path) else Path(where).name if isinstance(where, str) else "array"
+
+
+def _by(size: Sequence[int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def fit_nearest(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) values scaled to cover `size` by nearest neighbour and cropped in the middle, as pictures are."""
+    if array.shape == size:
+        return array
+    image = Image.fromarray(array.astype(np.int32))
+    return np.asarray(ImageOps.fit(image, (size[1], size[0]), Image.Resampling.NEAREST)).astype(array.dtype)
+
+
+def instance_edges(where: Path | str | np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """1 where a pixel's right, left, upper or lower neighbour belongs to another instance (Wang et al. 2018, pix2pixHD), else 0; (H, W) uint8."""
+    if isinstance(where, np.ndarray):
+        numbers = where.astype(np.int64)
+    else:
+        with opened(Path(where)) as image:
+            numbers = np.asarray(image if image.mode in PALETTE_MODES else image.convert("RGB")).astype(np.int64)
+    if numbers.ndim == 3:
+        numbers = numbers @ np.array([65536, 256, 1])[: numbers.shape[-1]]
+    ids = fit_nearest(numbers, size)
+    edges = np.zeros(size, np.uint8)
+    down, right = ids[1:] != ids[:-1], ids[:, 1:] != ids[:, :-1]
+    edges[1:] |= down
+    edges[:-1] |= down
+    edges[:, 1:] |= right
+    edges[:, :-1] |= right
+    return edges
+
+
+def with_class_file(settings: MapSettings, folder: Path | None) -> MapSettings:
+    """The settings with names and colours from a class file in the data folder, where they are not given."""
+    for path in (folder / name for name in CLASS_FILES) if folder is not None and not settings.classes else ():
+        if path.is_file():
+            names, colours = read_class_file(path)
+            return settings.model_copy(update={"classes": names, "colours": settings.colours or colours})
+    return settings
+
+
+def with_palette(settings: MapSettings, catalogue: Catalogue, locate: Locate) -> MapSettings:
+    """The settings with the colours of the first map's palette, where it has one and none are given."""
+    if settings.colours:
+        return settings
+    for file in catalogue.files[:16]:
+        with contextlib.suppress(DataError):
+            where = locate(file)
+            if isinstance(where, np.ndarray):
+                return settings
+            with opened(where) as image:
+                if image.mode == "P" and image.palette is not None:
+                    values = np.array(image.getpalette("RGB") or [], np.int64).reshape(-1, 3)
+                    count = len(settings.classes) or len(values)
+                    colours = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in values[:count]]
+                    return settings.model_copy(update={"colours": colours})
+    return settings
+
+
+def read_class_file(path: Path) -> tuple[list[str], list[str]]:
+    """Class names and colours (empty if it has none) by index. Raises ConfigurationError if it cannot be read.
+
+    .txt: a name a line. .json: a list of names, or {"name": "#rrggbb"}. .csv: a header with name, and perhaps index and colour.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix == ".json":
+            content = json.loads(text)
+            return (list(content), list(content.values())) if isinstance(content, dict) else (list(content), [])
+        if path.suffix == ".csv":
+            rows = list(csv.DictReader(text.splitlines()))
+            rows = sorted(rows, key=lambda row: int(row["index"])) if rows and "index" in rows[0] else rows
+            if [int(row.get("index", i)) for i, row in enumerate(rows)] != list(range(len(rows))):
+                raise ValueError("the indices must be 0, 1, 2, ... without a gap")
+            return [row["name"] for row in rows], [row["colour"] for row in rows if row.get("colour")]
+        return [line.strip() for line in text.splitlines() if line.strip()], []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigurationError(f"cannot read class names from {path}: {error}") from None
+
+
+def palette(settings: MapSettings) -> list[tuple[int, ...]]:
+    """256 colours (r, g, b): those of the classes, or well separated hues; white for no class."""
+    own: list[tuple[int, ...]] = [ImageColor.getrgb(colour)[:3] for colour in settings.colours]
+    hues = [ImageColor.getrgb(f"hsl({i * 137.5 % 360:.0f}, 65%, {40 + 20 * (i % 3)}%)")[:3] for i in range(256)]
+    colours = [*own, *hues[len(own) :]]
+    colours[NOTHING] = (255, 255, 255)
+    return colours

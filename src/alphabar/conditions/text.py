@@ -1,0 +1,217 @@
+"""Captions: tokens for cross-attention, and their mean as a vector beside the time embedding.
+
+The default encoder reads bytes (UTF-8), so that any language works without a vocabulary or a download, and is trained along.
+A pretrained one from a local folder stays frozen: each caption goes through it once, and what it gave is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from ..data.sources import Catalogue, PictureFile
+from ..errors import ConfigurationError, DataError
+from .base import Cond, Doors, Encoder, Offer, Sizes, hide
+from .settings import KindSettings
+
+CAPTION_SUFFIX = ".txt"
+PADDING = 256
+FEATURES_BATCH = 64
+
+
+class TextSettings(KindSettings):
+    """A caption of each picture."""
+
+    column: str = Field("text", description="the column of the metadata; without metadata: name.txt beside name.jpg")
+    length: int = Field(128, ge=1, description="bytes of a caption that are read; what is longer is cut")
+    width: int = Field(128, ge=8, multiple_of=4, description="channels inside the byte-level encoder")
+    layers: int = Field(2, ge=0, description="transformer layers of the byte-level encoder")
+    pretrained: str | None = Field(
+        None, description="a local folder with a text model of the transformers library, used frozen instead"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> TextSettings:
+        if self.pretrained is not None and not (Path(self.pretrained).expanduser() / "config.json").is_file():
+            raise ConfigurationError(
+                f"pretrained: {self.pretrained!r} is not a folder with a model of the transformers library (no config.json)"
+            )
+        return self
+
+
+class TextEncoder(Encoder):
+    """Captions (n,) -> tokens (N, L, E), token_mask (N, L), vector (N, D). The null value, one token and one vector, is learned;
+    an empty caption is null."""
+
+    Settings = TextSettings
+    needs = "a name.txt beside each name.jpg, or a column 'text' in metadata.csv, .jsonl or .parquet"
+    mirrors = False  # a caption may name left and right
+
+    def __init__(self, settings: TextSettings, sizes: Sizes) -> None:
+        super().__init__(settings)
+        self.length = settings.length
+        self.source: ByteFeatures | FrozenFeatures = (
+            ByteFeatures(settings) if settings.pretrained is None else FrozenFeatures(settings)
+        )
+        self.to_tokens = nn.Linear(self.source.width, sizes.token_dim)
+        self.norm = nn.LayerNorm(sizes.token_dim)
+        self.to_vector = nn.Linear(sizes.token_dim, sizes.vector_dim)
+        self.null_token = nn.Parameter(torch.randn(sizes.token_dim))
+        self.null_vector = nn.Parameter(torch.zeros(sizes.vector_dim))
+
+    @classmethod
+    def offer(cls, name: str, settings: TextSettings, catalogue: Catalogue) -> Offer | None:
+        """The caption column, or the .txt files beside the pictures."""
+        column = settings.column
+        if column in catalogue.columns():
+            return Offer(f"column {column!r}", lambda file, size: caption_of_row(file, column), settings)
+        in_files = catalogue.folder is not None and not catalogue.rows
+        if in_files and any(caption_path(item).is_file() for item in catalogue.files):
+            return Offer("a .txt file beside each", lambda file, size: read_caption(caption_path(file)), settings)
+        return None
+
+    @classmethod
+    def doors(cls, settings: TextSettings, shape: Sequence[int]) -> Doors:
+        """Tokens."""
+        return Doors(tokens=True)
+
+    def read(self, inputs: Sequence[Any], notes: list[str]) -> np.ndarray:
+        """Strings, None and "" being null."""
+        for text in inputs:
+            if text is not None and not isinstance(text, str):
+                raise ConfigurationError(f"a prompt must be text, got {type(text).__name__}")
+        if any(isinstance(self.source, ByteFeatures) and len((text or "").encode()) > self.length for text in inputs):
+            notes.append(f"text longer than {self.length} bytes is cut, as in training")
+        return np.array([text or "" for text in inputs], object)
+
+    def forward(self, values: Any, n: int, drop: Tensor | None = None) -> Cond:
+        """values (n,) strings, or None for all null."""
+        texts = [""] * n if values is None else [str(text) for text in values]
+        null = torch.tensor([not text for text in texts])
+        null = null if drop is None else null | drop.cpu()
+        features, mask = self.source(texts, self.to_tokens.weight.device)
+        tokens = self.norm(self.to_tokens(features))
+        count = mask.sum(1, keepdim=True).clamp(min=1)
+        vector = self.to_vector((tokens * mask[..., None]).sum(1) / count)
+        alone = torch.arange(mask.shape[1], device=mask.device) == 0
+        mask = torch.where(null.to(mask.device)[:, None], alone, mask)
+        return Cond(
+            vector=hide(vector, null, self.null_vector), tokens=hide(tokens, null, self.null_token), token_mask=mask
+        )
+
+
+class ByteFeatures(nn.Module):
+    """Captions -> features of their bytes (N, L, width) and a mask (N, L): an embedding, convolutions that see about a word,
+    a transformer that sees all."""
+
+    def __init__(self, settings: TextSettings) -> None:
+        super().__init__()
+        self.width, self.length = settings.width, settings.length
+        self.embedding = nn.Embedding(PADDING + 1, self.width, padding_idx=PADDING)
+        self.positions = nn.Parameter(torch.randn(self.length, self.width) * 0.02)
+        self.words = nn.ModuleList(nn.Conv1d(self.width, self.width, 5, padding=2) for _ in range(2))
+        layer = nn.TransformerEncoderLayer(
+            self.width, max(1, self.width // 32), 2 * self.width, 0.0, "gelu", batch_first=True, norm_first=True
+        )
+        self.transformer = nn.TransformerEncoder(layer, settings.layers, enable_nested_tensor=False)
+
+    def forward(self, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Features and which of them count; of an empty caption the first counts."""
+        ids = byte_ids(texts, self.length).to(device)
+        mask = ids != PADDING
+        mask[:, 0] = True
+        h = self.embedding(ids)
+        for conv in self.words:
+            h = (h + F.silu(conv((h * mask[..., None]).transpose(1, 2)).transpose(1, 2))) * mask[..., None]
+        h = h + self.positions[: ids.shape[1]]
+        return self.transformer(h, src_key_padding_mask=~mask), mask
+
+
+def byte_ids(texts: Sequence[str], length: int) -> Tensor:
+    """The UTF-8 bytes of captions (N, L) int64, cut at `length` and padded with 256 to the longest one."""
+    encoded = [list(text.encode("utf-8", "replace")[:length]) for text in texts]
+    longest = max(1, max(map(len, encoded), default=1))
+    return torch.tensor([ids + [PADDING] * (longest - len(ids)) for ids in encoded], dtype=torch.int64)
+
+
+class FrozenFeatures(nn.Module):
+    """Captions -> the last hidden states (N, L, width) of a pretrained model and a mask (N, L). Nothing of it is trained or saved."""
+
+    def __init__(self, settings: TextSettings) -> None:
+        super().__init__()
+        self.folder = str(Path(str(settings.pretrained)).expanduser())
+        self.width = int(pretrained_model(self.folder)[1].config.hidden_size)
+
+    @torch.no_grad()
+    def forward(self, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Features, computed once for each caption and kept, and which of them count."""
+        kept = pretrained_model(self.folder)[2]
+        new = sorted({text for text in texts if text not in kept})
+        for start in range(0, len(new), FEATURES_BATCH):
+            compute_features(self.folder, new[start : start + FEATURES_BATCH])
+        features = [kept[text] for text in texts]
+        lengths = torch.tensor([len(f) for f in features])
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        return nn.utils.rnn.pad_sequence(features, batch_first=True).to(device), mask.to(device)
+
+
+@lru_cache(maxsize=2)
+def pretrained_model(folder: str) -> tuple[Any, Any, dict[str, Tensor]]:
+    """Tokenizer, model and the features kept so far, of a local folder. Raises ConfigurationError."""
+    try:
+        from transformers import AutoModel, AutoTokenizer
+    except ImportError:
+        raise ConfigurationError("a pretrained text encoder needs transformers: pip install 'alphabar[text]'") from None
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        model = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"cannot load a text model from {folder}: {str(error).splitlines()[0]}; it needs config.json, model.safetensors and its tokenizer"
+        ) from None
+    return tokenizer, model.eval().requires_grad_(False), {}
+
+
+@torch.no_grad()
+def compute_features(folder: str, texts: list[str]) -> None:
+    """Run the model on captions and keep their features."""
+    tokenizer, model, kept = pretrained_model(folder)
+    limit = min(int(getattr(model.config, "max_position_embeddings", 512)), 512)
+    batch = tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="pt")
+    hidden = model(**batch).last_hidden_state.float()
+    for text, states, mask in zip(texts, hidden, batch["attention_mask"].bool(), strict=True):
+        kept[text] = states[mask].clone()
+
+
+def caption_path(file: PictureFile) -> Path:
+    """Where the caption of a picture is looked for."""
+    return file.path.with_suffix(CAPTION_SUFFIX)
+
+
+def read_caption(path: Path) -> str:
+    """The caption in a text file. Raises DataError if there is none."""
+    try:
+        text = path.read_text(encoding="utf-8-sig").strip()
+    except FileNotFoundError:
+        raise DataError(f"has no caption {path.name}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"its caption {path.name} cannot be read: {error}") from None
+    if not text:
+        raise DataError(f"its caption {path.name} is empty")
+    return text
+
+
+def caption_of_row(file: PictureFile, column: str) -> str:
+    """The caption in a row of the metadata. Raises DataError if there is none."""
+    value = file.row.get(column)
+    if value is None or not str(value).strip():
+        raise DataError(f"has no caption in column {column!r}")
+    return str(value).strip()

@@ -1,0 +1,84 @@
+"""Which conditions data is read for: those that are asked for, or all that it offers, and what it says of their settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..conditions.base import Offer
+from ..conditions.kinds import KINDS, Conditions, kind_of, read_settings
+from ..errors import ConfigurationError
+from .pictures import PictureSet
+from .settings import DataSettings
+from .sources import PICTURES_FOLDER, Catalogue
+
+if TYPE_CHECKING:
+    from .load import DataReport
+
+
+def find_offers(settings: DataSettings, set_: Conditions, catalogue: Catalogue, report: DataReport) -> dict[str, Offer]:
+    """What the data offers for each condition that is wanted (class apart): those of data.conditions, otherwise all that are set
+    or found. Raises ConfigurationError for one that it does not have."""
+    wanted = [name for name in settings.conditions or [] if name != "class"]
+    tried = wanted if settings.conditions is not None else [n for n in {**KINDS, **set_} if n != "class"]
+    offers, needed = {}, {*wanted, *(set_ if settings.conditions is None else ())} - {"class"}
+    for name in tried:
+        values = set_.get(name, {})
+        kind, chosen = kind_of(name, values), read_settings(name, values)
+        if kind.derives(chosen):
+            report.conditions[name] = "made from the pictures"
+            continue
+        offer = kind.offer(name, chosen, catalogue)
+        if offer is not None:
+            offers[name], report.conditions[name] = offer, offer.origin
+        elif name in needed:
+            raise ConfigurationError(f"--cond {name}: the data has no such values; it needs {kind.needs}")
+    for name, kind in KINDS.items():
+        if name not in tried and name not in set_ and name != "class":
+            offer = kind.offer(name, kind.Settings(), catalogue)
+            report.unused += [f"{name} ({offer.origin})"] if offer else []
+    return offers
+
+
+def settle(
+    set_: Conditions, settings: DataSettings, offers: Mapping[str, Offer], values: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, Any]]:
+    """The settings of all conditions but class that are used, with what the data says filled in, in the order of `data.conditions`."""
+    found = {}
+    used = settings.conditions if settings.conditions is not None else [*offers, *(n for n in set_ if n not in offers)]
+    for name in used:
+        if name != "class":
+            kind = kind_of(name, set_.get(name, {}))
+            chosen = offers[name].settings if name in offers else read_settings(name, set_.get(name, {}))
+            found[name] = (kind.settle(chosen, values[name]) if name in offers else chosen).model_dump()
+    return found
+
+
+def stack_values(values: list[Any]) -> np.ndarray:
+    """Values of any kind as one array; strings become an array of objects."""
+    return np.array(values, object) if values and isinstance(values[0], str) else np.array(values)
+
+
+def swapped_indices(conditions: Mapping[str, Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    found = {name: kind_of(name, v).mirrored_indices(read_settings(name, v)) for name, v in conditions.items()}
+    return {name: indices for name, indices in found.items() if indices is not None}
+
+
+def never_mirrored(words: list[str], data: PictureSet) -> np.ndarray:
+    """Which pictures (N,) bool have one of the words in their class or in a text."""
+    lowered = [word.lower() for word in words]
+    texts = [[data.classes[label] for label in data.labels]] if data.labels is not None else []
+    texts += [list(values[:]) for values in data.values.values() if values[:1].dtype == object]
+    return np.array([any(word in " ".join(parts).lower() for word in lowered) for parts in zip(*texts, strict=True)])
+
+
+def pair_folders(settings: DataSettings, set_: Conditions, folder: Path) -> list[Path]:
+    """Folders inside the data whose pictures are pairs of others: those that are set, and those of usual names beside "images"."""
+    usual = KINDS if (folder / PICTURES_FOLDER).is_dir() else {}
+    chosen = {name: set_.get(name, {}) for name in {**usual, **set_}}
+    names = [f for name, v in chosen.items() for f in kind_of(name, v).folders(name, read_settings(name, v))]
+    explicit = {v.get(key) for v in set_.values() for key in ("folder", "instances")}
+    return [folder / name for name in names if (usual or name in explicit) and (folder / name).is_dir()]

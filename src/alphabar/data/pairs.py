@@ -1,0 +1,100 @@
+"""Pictures that belong to pictures: named in a column of the metadata, or of the same name in a parallel folder, never by order."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConfigurationError, DataError
+from .decode import EXTENSIONS, Header, read_header
+from .sources import PICTURES_FOLDER, Catalogue, PictureFile, _names_below
+
+SUFFIX = "_file_name"
+Locate = Callable[[PictureFile], Path | np.ndarray]
+"""Where the pair of a picture is, or its pixels where the source is an array. Raises DataError if it has none."""
+
+
+def find_pairs(
+    catalogue: Catalogue, column: str, folder: str | None, usual: Collection[str]
+) -> tuple[str, Locate] | None:
+    """Where pairs come from, in words, and how to find each, or None if there are none.
+
+    Looked for in this order: `folder` (inside the data, or anywhere), the column, a folder of a `usual` name beside the
+    folder "images" that holds the pictures. Raises ConfigurationError for a folder that does not exist.
+    """
+    if folder is not None:
+        return _in_folder(catalogue, pair_folder(catalogue.folder, folder))
+    stem = column.removesuffix(SUFFIX)
+    named = next((name for name in (column, stem) if name in catalogue.columns()), None)
+    if named is not None:
+        return f"column {named!r}", lambda file: _of_row(file, named, catalogue.folder)
+    if catalogue.folder is not None and not catalogue.rows:
+        for name in usual:
+            if (catalogue.folder / name).is_dir() and (catalogue.folder / PICTURES_FOLDER).is_dir():
+                return _in_folder(catalogue, catalogue.folder / name)
+    return None
+
+
+def pair_folder(data: Path | None, folder: str) -> Path:
+    """The folder that a setting names: inside the data if there is one of this name, otherwise as it is."""
+    for candidate in ([data / folder] if data is not None else []) + [Path(folder).expanduser()]:
+        if candidate.is_dir():
+            return candidate
+    raise ConfigurationError(
+        f"there is no folder {folder!r}, neither in the data nor from here; give the pairs' folder"
+    )
+
+
+def _in_folder(catalogue: Catalogue, folder: Path) -> tuple[str, Locate]:
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(_names_below(folder)):
+        if PurePosixPath(name).suffix.lower() in EXTENSIONS:
+            by_stem[_stem(name)].append(name)
+    roots = (f"{PICTURES_FOLDER}/", "")
+    root = next(r for r in roots if all(file.name.startswith(r) for file in catalogue.files))
+
+    def locate(file: PictureFile) -> Path:
+        stem = _stem(file.name.removeprefix(root))
+        found = by_stem.get(stem, [])
+        if len(found) != 1:
+            raise DataError(
+                f"has no pair: {stem}.* is not in {folder}"
+                if not found
+                else f"has more than one pair in {folder}: {', '.join(found)}"
+            )
+        return folder / found[0]
+
+    return f"folder {folder.name}", locate
+
+
+def _stem(name: str) -> str:
+    return str(PurePosixPath(name).with_suffix(""))
+
+
+def _of_row(file: PictureFile, column: str, folder: Path | None) -> Path | np.ndarray:
+    value: Any = file.row.get(column)
+    if isinstance(value, np.ndarray):
+        return value
+    if not isinstance(value, str) or not value:
+        raise DataError(f"has no pair in column {column!r}")
+    path = (folder or Path()) / value.replace("\\", "/")
+    if not path.is_file():
+        raise DataError(f"its pair {value} does not exist")
+    return path
+
+
+def check_same_aspect(file: PictureFile, path: Path) -> None:
+    """Raise DataError if a pair has another aspect than its picture (a pixel of rounding is allowed): they would not lie over each other."""
+    own, other = read_header(file.path), read_header(path)
+    if _aspects_differ(own, other):
+        raise DataError(
+            f"its pair {path.name} is {other.height}x{other.width}, itself {own.height}x{own.width}: another aspect"
+        )
+
+
+def _aspects_differ(a: Header, b: Header) -> bool:
+    return abs(a.height * b.width - a.width * b.height) > max(a.height, a.width, b.height, b.width)
