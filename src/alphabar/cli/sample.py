@@ -127,6 +127,9 @@ def sample(
         own_seeds, given, layout = guidance_grid(pipeline, own_seeds, given, weights)
         weights = weights * total
     asked = pipeline.ask(len(own_seeds), given, weights)
+    missing = [name for name in pipeline.conditions if name not in asked.values]
+    if missing:
+        console.print(f"note: without {', '.join(missing)} (not given)", markup=False)
     for note in asked.notes:
         console.print(f"note: {note}", markup=False)
     if out.suffix.lower() in ANIMATIONS:

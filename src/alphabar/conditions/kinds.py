@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from torch import nn
 
 from ..errors import ConfigurationError, unknown
 from ..settings import validate
@@ -21,12 +24,16 @@ KINDS: dict[str, type[Encoder]] = {
     "image": ImageEncoder,
 }
 
+NAME = re.compile(r"[a-zA-Z]\w*")
+
 Conditions = Mapping[str, Mapping[str, Any]]
 """The settings of a model's conditions by name, as they stand in a configuration."""
 
 
 def kind_of(name: str, settings: Mapping[str, Any]) -> type[Encoder]:
     """The kind of a condition: what its settings say, otherwise its name. Raises ConfigurationError if there is none such."""
+    if not NAME.fullmatch(name) or hasattr(nn.ModuleDict(), name):
+        raise ConfigurationError(f"a condition cannot be called {name!r}; use letters, digits and _, like depth or age")
     kind = str(settings.get("kind") or name)
     if kind not in KINDS:
         raise unknown(f"kind of condition {name!r}:", kind, KINDS)

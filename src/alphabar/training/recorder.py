@@ -25,7 +25,8 @@ from .plots import save_loss_plot
 
 TIME_BUCKETS = 10
 PREVIEW_SEED = 0
-CONDITIONED_TILES = 36
+PLAIN_TILES, CONDITIONED_TILES = 64, 36
+CLASS_ROWS, MOST_COLUMNS = 6, 16
 
 
 class Recorder:
@@ -133,15 +134,27 @@ def preview_conditions(pipeline: Pipeline, data: TrainingData, n: int) -> Asked:
     """The conditions of a preview: the classes in turn, or, where there are other conditions, those of n pictures spread over the data."""
     if set(pipeline.conditions) <= {"class"}:
         return pipeline.ask(n, {})
-    _, values = shown_values(pipeline.denoiser, data, n)
+    _, values = shown_values(pipeline.denoiser, data, preview_indices(data, n))
     return Asked(values, [{} for _ in range(n)])
 
 
-def shown_values(denoiser: Denoiser, data: TrainingData, n: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """n pictures spread over the data, uint8 (N, H, W, C), with the values of their conditions."""
-    indices = np.linspace(0, len(data) - 1, n).astype(np.int64)
+def preview_indices(data: TrainingData, n: int) -> np.ndarray:
+    """The n pictures whose conditions previews are made with; of a smaller set, some more than once."""
+    return np.linspace(0, len(data) - 1, n).astype(np.int64)
+
+
+def save_preview_conditions(run: RunFolder, data: TrainingData, denoiser: Denoiser, n: int) -> None:
+    """Draw what the columns of the previews were asked for: previews/conditions.png."""
+    pictures, values = shown_values(denoiser, data, preview_indices(data, n))
+    save_png(run.path / "previews" / "conditions.png", grid(with_conditions(denoiser, pictures, values), columns=n))
+
+
+def shown_values(
+    denoiser: Denoiser, data: TrainingData, indices: np.ndarray
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The pictures of these indices, uint8 (N, H, W, C), with the values of their conditions."""
     batch = data.batch(indices)
-    values = with_derived(denoiser, batch, [(PREVIEW_SEED, "preview", i) for i in range(n)])
+    values = with_derived(denoiser, batch, [(PREVIEW_SEED, "preview", i) for i in range(len(indices))])
     return to_uint8(batch.x_0), {name: np.asarray(value) for name, value in values.items()}
 
 
@@ -159,17 +172,30 @@ def save_filmstrip(run: RunFolder) -> None:
     save_png(run.path / "previews" / "filmstrip.png", filmstrip(same))
 
 
-def save_data_preview(run: RunFolder, data: TrainingData, denoiser: Denoiser, n: int = 64) -> None:
-    """Draw some training pictures as the network sees them, spread over the set, each with its conditions.
-
-    Where the class is the only condition, up to sixteen classes stand in as many columns.
-    """
-    names = {name for name, _ in denoiser.encoders.items()}
-    if isinstance(data, PictureSet) and names <= {"class"}:
-        save_png(run.path / "data-preview.png", class_grid(data, min(n, len(data))))
+def save_data_preview(run: RunFolder, data: TrainingData, denoiser: Denoiser) -> None:
+    """Draw some training pictures as the network sees them, each with its conditions; up to sixteen classes stand in columns."""
+    if not denoiser.encoders.items():
+        pictures, _ = shown_values(denoiser, data, spread_indices(data, PLAIN_TILES))
+        save_png(run.path / "data-preview.png", grid(pictures, columns=math.ceil(math.sqrt(len(pictures)))))
         return
-    pictures, values = shown_values(denoiser, data, min(CONDITIONED_TILES, len(data)))
-    save_png(run.path / "data-preview.png", grid(with_conditions(denoiser, pictures, values)))
+    by_class = indices_by_class(data)
+    indices = spread_indices(data, CONDITIONED_TILES) if by_class is None else by_class.ravel()
+    tiles = with_conditions(denoiser, *shown_values(denoiser, data, indices))
+    save_png(run.path / "data-preview.png", grid(tiles, columns=None if by_class is None else by_class.shape[1]))
+
+
+def spread_indices(data: TrainingData, n: int) -> np.ndarray:
+    """Up to n indices spread over the data."""
+    return np.linspace(0, len(data) - 1, min(n, len(data))).astype(np.int64)
+
+
+def indices_by_class(data: TrainingData) -> np.ndarray | None:
+    """Indices (rows, classes) of pictures of each class, up to six rows, or None for data without classes or with more than 16."""
+    if not isinstance(data, PictureSet) or data.labels is None or len(data.classes) > MOST_COLUMNS:
+        return None
+    per_class = [np.flatnonzero(data.labels == i)[:CLASS_ROWS] for i in range(len(data.classes))]
+    rows = min((len(found) for found in per_class), default=0)
+    return np.stack([found[:rows] for found in per_class], axis=1) if rows else None
 
 
 def with_conditions(denoiser: Denoiser, pictures: np.ndarray, values: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -183,18 +209,6 @@ def with_conditions(denoiser: Denoiser, pictures: np.ndarray, values: Mapping[st
             own.append(text)
     tiles = np.concatenate(beside, axis=2)
     return captioned(tiles, [" | ".join(own) for own in words]) if any(words) else tiles
-
-
-def class_grid(data: PictureSet, n: int) -> np.ndarray:
-    """A grid of n pictures spread over the set; few classes stand in columns of their own."""
-    if data.labels is not None and len(data.classes) <= 16:
-        per_class = [np.flatnonzero(data.labels == i)[:6] for i in range(len(data.classes))]
-        rows = min((len(found) for found in per_class), default=0)
-        if rows:
-            indices = np.stack([found[:rows] for found in per_class], axis=1).ravel()
-            return grid(data.pictures[indices], columns=len(data.classes))
-    indices = np.linspace(0, len(data) - 1, n).astype(np.int64)
-    return grid(data.pictures[indices], columns=math.ceil(math.sqrt(n)))
 
 
 def _tensorboard(path: Path) -> Any:

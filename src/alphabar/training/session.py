@@ -17,14 +17,14 @@ from ..config import Config, Overrides, finish, merge, preset_values, resolve, v
 from ..data.load import DataReport, Progress, load_data
 from ..data.pictures import PictureSet
 from ..data.settings import DataSettings
-from ..errors import ConfigurationError, DataError, NonFiniteError, StorageError
+from ..errors import ConfigurationError, DataError, NonFiniteError, StorageError, unknown
 from ..model import count_parameters
 from ..runs.atomic import write_json
 from ..runs.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
 from ..runs.environment import describe_environment, package_version
 from ..runs.folder import RunFolder, check_free
 from .loop import StepReport, Trainer, TrainingData
-from .recorder import Recorder, save_data_preview, save_preview
+from .recorder import Recorder, save_data_preview, save_preview, save_preview_conditions
 from .settings import RESUMABLE
 
 MEASURE_SECONDS, MEASURE_STEPS = 3.0, 20
@@ -166,6 +166,8 @@ class Session:
         if len(self.data.shape) == 3:
             data = self.held_out if self.held_out is not None and len(self.held_out) else self.data
             save_preview(run, self.config, self.trainer.ema.module, data, self.trainer.steps_done)
+            if self.trainer.steps_done == 0 and set(self.config.conditions) - {"class"}:
+                save_preview_conditions(run, data, self.trainer.denoiser, self.config.train.preview_pictures)
 
     def _save(self, run: RunFolder) -> None:
         step = self.trainer.steps_done
@@ -376,6 +378,10 @@ def check_before_start(config: Config) -> None:
         raise ConfigurationError(
             f"sample.steps = {config.sample.steps} is more than schedule.steps = {config.schedule.steps}"
         )
+    guidance = config.sample.guidance
+    for name in guidance if isinstance(guidance, dict) else ():
+        if name not in config.conditions:
+            raise unknown("condition in sample.guidance", name, config.conditions)
     if config.train.tensorboard and package_version("tensorboard") is None:
         raise ConfigurationError("train.tensorboard needs TensorBoard: pip install 'alphabar[tensorboard]'")
 

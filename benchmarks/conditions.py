@@ -1,0 +1,210 @@
+"""How well conditions are followed, measured on real data. Each command prints its figures; RESULTS.md tells the commands used.
+
+python benchmarks/conditions.py classes RUN                  Fashion-MNIST: samples of each class, judged by a classifier
+python benchmarks/conditions.py sample-captions RUN FILE OUT  one sample a caption, for `data/shapes.py --judge`
+python benchmarks/conditions.py captions RUN FOLDER          held-out pictures: right caption among 16, right against shuffled
+python benchmarks/conditions.py maps RUN FOLDER OUT          one sample a map, for `data/openmoji_layers.py --score`
+python benchmarks/conditions.py enlarge-pictures RUN                Fashion-MNIST: super-resolution beside bicubic
+python benchmarks/conditions.py colour RUN FOLDER            held-out pictures: colours beside grey
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import typer
+from torch import Tensor, nn
+
+import alphabar
+from alphabar.conditions.base import Cond
+from alphabar.conditions.image import enlarge, luma, reduce
+from alphabar.data.builtin_sets import load_fashion_mnist
+from alphabar.data.decode import read_picture
+from alphabar.data.pictures import to_signed, to_uint8
+from alphabar.gaussian import diffuse
+from alphabar.pipeline import Pipeline
+from alphabar.randomness import generator, normal_rows
+
+app = typer.Typer(add_completion=False, help=__doc__)
+TRAINING_PICTURES, EPOCHS, BATCH = 20_000, 4, 128
+
+
+class Classifier(nn.Module):
+    """A small convolutional network for 28x28 grey pictures; `features` are what its last layer sees (128)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(),
+            nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64 * 49, 128), nn.ReLU(),
+        )  # fmt: skip
+        self.head = nn.Linear(128, 10)
+
+    def features(self, pictures: np.ndarray) -> Tensor:
+        """(N, 28, 28, 1) uint8 -> (N, 128)."""
+        with torch.no_grad():
+            return torch.cat([self.body(part) for part in to_signed(pictures).split(500)])
+
+    def labels(self, pictures: np.ndarray) -> np.ndarray:
+        """(N, 28, 28, 1) uint8 -> (N,)."""
+        with torch.no_grad():
+            return self.head(self.features(pictures)).argmax(1).numpy()
+
+
+def fashion_classifier() -> Classifier:
+    """Trained on 20,000 training pictures with a fixed seed; prints its accuracy on the test set."""
+    pictures, labels, _ = load_fashion_mnist()
+    chosen = generator(0, "classifier").permutation(len(pictures))[:TRAINING_PICTURES]
+    torch.manual_seed(0)
+    model = Classifier()
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    x, y = to_signed(pictures[chosen]), torch.from_numpy(labels[chosen])
+    for _ in range(EPOCHS):
+        for part in torch.randperm(len(x)).split(BATCH):
+            loss = F.cross_entropy(model.head(model.body(x[part])), y[part])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    test, truth, _ = load_fashion_mnist(part="t10k")
+    print(f"classifier: right on {(model.labels(test) == truth).mean():.1%} of the 10,000 test pictures")
+    return model
+
+
+def spread(features: Tensor) -> float:
+    """The trace of the covariance."""
+    return float(features.var(0).sum())
+
+
+@app.command()
+def classes(run: str, n: int = 50, steps: int = 100, guidance: str = "1,2") -> None:
+    """Share of samples that the classifier labels as asked, and their spread within a class against that of real pictures."""
+    model, pipeline = fashion_classifier(), alphabar.load(run).with_settings(steps=steps)
+    real, truth, names = load_fashion_mnist(part="t10k")
+    wanted = np.arange(10).repeat(n)
+    for weight in map(float, guidance.split(",")):
+        made = pipeline.sample(10 * n, label=[names[i] for i in wanted], guidance=weight).pictures
+        given = model.labels(made)
+        right = [float((given[wanted == i] == i).mean()) for i in range(10)]
+        ratio = np.mean(
+            [
+                spread(model.features(made[wanted == i])) / spread(model.features(real[truth == i][:n]))
+                for i in range(10)
+            ]
+        )
+        print(f"w = {weight:g}: {np.mean(right):.1%} as asked, spread {ratio:.2f} of real; by class:")
+        print("   " + ", ".join(f"{name} {share:.0%}" for name, share in zip(names, right, strict=True)))
+
+
+@app.command()
+def sample_captions(
+    run: str, captions: Path, out: Path, steps: int = 100, guidance: float = 1.0, limit: int = 400, each: int = 1
+) -> None:
+    """A sample for each line of a file of captions, into an array."""
+    lines = [line for line in captions.read_text(encoding="utf-8").splitlines() if line.strip()][:limit]
+    asked = [line for line in lines for _ in range(each)]
+    alphabar.load(run).with_settings(steps=steps).sample(prompt=asked, guidance=guidance).save(out)
+
+
+def read_folder(folder: Path) -> tuple[np.ndarray, list[str], list[str]]:
+    """Pictures, captions and names of a folder with metadata.csv."""
+    rows = list(csv.DictReader((folder / "metadata.csv").open(encoding="utf-8")))
+    pictures = np.stack([read_picture(folder / row["file_name"], (32, 32), 3) for row in rows])
+    return pictures, [row["text"] for row in rows], [row["file_name"] for row in rows]
+
+
+@torch.no_grad()
+def denoising_errors(pipeline: Pipeline, pictures: np.ndarray, captions: list[str], draws: int) -> Tensor:
+    """The squared error on eps of each picture with its caption (N,), averaged over times and noise that depend on the draw only."""
+    denoiser, n = pipeline.denoiser, len(pictures)
+    values = {name: np.array(captions, object) for name in ["text"] if name in pipeline.conditions}
+    cond: Cond = denoiser.encode(values, n)
+    x_0, total = to_signed(pictures), torch.zeros(n)
+    for k in range(draws):
+        t = torch.full((n,), (k + 0.5) / draws, dtype=torch.float64)
+        eps = normal_rows(x_0.shape[1:], [(0, "draw", k)]).expand_as(x_0)
+        x_t = diffuse(x_0, denoiser.schedule.alpha_bar(t), eps)
+        total += ((denoiser(x_t, t, cond).eps - eps) ** 2).flatten(1).mean(1)
+    return total / draws
+
+
+@app.command()
+def captions(run: str, folder: Path, n: int = 96, among: int = 16, draws: int = 12) -> None:
+    """How often the right caption of a held-out picture has the least denoising error among 16, and the errors right and shuffled."""
+    pipeline = alphabar.load(run)
+    pictures, texts, _ = read_folder(folder)
+    chosen = generator(0, "retrieval").permutation(len(pictures))[:n]
+    shifts = [0, *(1 + generator(0, "others").permutation(len(chosen) - 1)[: among - 1])]
+    errors = torch.stack(
+        [
+            denoising_errors(pipeline, pictures[chosen], [texts[i] for i in np.roll(chosen, -shift)], draws)
+            for shift in shifts
+        ]
+    )
+    found = float((errors.argmin(0) == 0).float().mean())
+    error = (found * (1 - found) / len(chosen)) ** 0.5
+    print(
+        f"right caption among {among}: {found:.1%} +- {error:.1%} (chance {1 / among:.1%}), {len(chosen)} held-out pictures"
+    )
+    print(f"error with the right caption {errors[0].mean():.5f}, with shuffled ones {errors[1:].mean():.5f}, "
+          f"lower for {(errors[0] < errors[1:].mean(0)).float().mean():.1%} of the pictures")  # fmt: skip
+
+
+@app.command()
+def maps(run: str, folder: Path, out: Path, steps: int = 100, guidance: float = 1.0) -> None:
+    """A sample for each map of a folder, in the order of their names, into an array."""
+    files = sorted(folder.glob("*.png"))
+    alphabar.load(run).with_settings(steps=steps).sample(map=files, guidance=guidance).save(out)
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """Mean over pictures of 10 log10(4 / mean squared error), both (N, C, H, W) in [-1, 1]."""
+    return float((10 * (4 / (a - b).square().flatten(1).mean(1).clamp(min=1e-10)).log10()).mean())
+
+
+@app.command()
+def enlarge_pictures(run: str, n: int = 200, steps: int = 100) -> None:
+    """Super-resolution of Fashion-MNIST's test pictures beside bicubic interpolation."""
+    model, pipeline = fashion_classifier(), alphabar.load(run).with_settings(steps=steps)
+    real, truth, names = load_fashion_mnist(part="t10k")
+    real, truth = real[:n], truth[:n]
+    scale = pipeline.denoiser.encoders["image"].settings.scale
+    low = reduce(to_signed(real), scale)
+    bicubic = to_uint8(enlarge(low, pipeline.shape[1:]))
+    inputs = list(to_uint8(low))
+    told = {"bicubic": bicubic, "image alone": pipeline.sample(image=inputs).pictures}
+    if pipeline.classes:
+        told["image and class"] = pipeline.sample(image=inputs, label=[names[i] for i in truth]).pictures
+        alone = pipeline.sample(label=[names[i] for i in truth]).pictures
+        print(f"class alone (image null): {(model.labels(alone) == truth).mean():.1%} labelled as asked")
+    for name, made in told.items():
+        distance = (model.features(made) - model.features(real)).norm(dim=1).mean()
+        consistency = psnr(reduce(to_signed(made), scale), low)
+        print(f"{name}: PSNR {psnr(to_signed(made), to_signed(real)):.2f} dB, feature distance {distance:.2f}, "
+              f"consistency {consistency:.2f} dB, labelled right {(model.labels(made) == truth).mean():.1%}")  # fmt: skip
+
+
+@app.command()
+def colour(run: str, folder: Path, n: int = 96, steps: int = 100) -> None:
+    """Colours for grey held-out pictures, beside leaving them grey."""
+    pipeline = alphabar.load(run).with_settings(steps=steps)
+    real, texts, _ = read_folder(folder)
+    real, texts = real[:n], texts[:n]
+    grey = luma(to_signed(real))
+    told = {"grey": to_uint8(grey.expand(-1, 3, -1, -1)), "image alone": pipeline.sample(image=list(real)).pictures}
+    if "text" in pipeline.conditions:
+        told["image and text"] = pipeline.sample(image=list(real), prompt=texts).pictures
+    for name, made in told.items():
+        x = to_signed(made)
+        saturation = float((x.amax(1) - x.amin(1)).mean() / 2)
+        print(
+            f"{name}: PSNR {psnr(x, to_signed(real)):.2f} dB, consistency {psnr(luma(x), grey):.2f} dB, saturation {saturation:.3f}"
+        )
+    print(f"real: saturation {float((to_signed(real).amax(1) - to_signed(real).amin(1)).mean() / 2):.3f}")
+
+
+if __name__ == "__main__":
+    app()

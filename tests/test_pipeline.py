@@ -1,0 +1,110 @@
+"""From what is asked to pictures: conditions, guidance and classifiers through the pipeline."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from alphabar.errors import ConfigurationError
+from alphabar.model import build_denoiser
+from alphabar.pipeline import Pipeline
+from alphabar.schedule import Time
+
+from .training.small import config
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Pipeline:
+    """An untrained model of classes and captions whose conditions make a difference."""
+    settings = config(conditions={"class": {"classes": ["cat", "dog"]}, "text": {"width": 32, "layers": 1}})
+    denoiser = build_denoiser(settings, (1, 8, 8)).requires_grad_(False)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in denoiser.parameters():
+        parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return Pipeline(denoiser, (1, 8, 8)).with_settings(steps=4)
+
+
+def made(pipeline: Pipeline, **asked: object) -> np.ndarray:
+    return pipeline.sample(3, seed=5, **asked).pictures  # type: ignore[arg-type]
+
+
+def test_each_condition_makes_a_difference(pipeline):
+    nothing = made(pipeline, label=[None] * 3)
+    pictures = [made(pipeline, label="cat"), made(pipeline, label="dog"), made(pipeline, prompt="a cat"), nothing]
+    pictures.append(made(pipeline, label="cat", prompt="a cat"))
+    assert all((a != b).any() for i, a in enumerate(pictures) for b in pictures[:i])
+
+
+def test_weight_one_is_plain_and_weight_zero_asks_for_nothing(pipeline):
+    plain = made(pipeline, label="cat", prompt="a cat")
+    assert (made(pipeline, label="cat", prompt="a cat", guidance=1.0) == plain).all()
+    nothing = made(pipeline, label=[None] * 3)
+    assert (made(pipeline, label="cat", prompt="a cat", guidance=0.0) == nothing).all()
+    only_class = made(pipeline, label="cat", prompt="a cat", guidance={"text": 0.0})
+    assert np.abs(only_class.astype(int) - made(pipeline, label="cat")).max() <= 1
+    assert (made(pipeline, label="cat", prompt="a cat", guidance={"text": 4.0}) != plain).any()
+
+
+def test_an_empty_prompt_is_no_prompt(pipeline):
+    assert (made(pipeline, prompt="", label="dog") == made(pipeline, label="dog")).all()
+
+
+def test_a_picture_does_not_depend_on_its_neighbours_conditions(pipeline):
+    together = pipeline.sample(
+        seeds=[1, 2], prompt=["a", "a much longer caption than the other"], guidance=3.0
+    ).pictures
+    alone = pipeline.sample(seeds=[1], prompt="a", guidance=3.0).pictures
+    assert np.abs(together[:1].astype(int) - alone).max() <= 1
+
+
+def test_a_guidance_for_each_picture(pipeline):
+    asked = pipeline.ask(2, {"class": "cat"}, guidance=[1.0, 5.0])
+    pictures = next(iter(pipeline.stream([7, 7], asked))).pictures
+    assert np.abs(pictures[0].astype(int) - pipeline.sample(seeds=[7], label="cat").pictures[0]).max() <= 1
+    strong = pipeline.sample(seeds=[7], label="cat", guidance=5.0).pictures[0]
+    assert np.abs(pictures[1].astype(int) - strong).max() <= 1
+
+
+def test_a_classifier_of_ones_own_guides(pipeline):
+    def bright(x_t: Tensor, t: Time) -> Tensor:
+        return 3 * x_t.flatten(1).sum(1)
+
+    assert made(pipeline, label="cat", classifier=bright).mean() > made(pipeline, label="cat").mean() + 5
+
+
+def test_the_record_tells_what_was_asked_and_how_it_was_guided(pipeline):
+    samples = pipeline.sample(2, label=["cat", None], prompt="猫", guidance={"class": 2.0, "text": 3.0})
+    assert samples.asked == [{"class": "cat", "text": "猫"}, {"text": "猫"}]
+    assert samples.record["guidance"] == {"class": 2.0, "text": 3.0}
+    assert "guidance" not in pipeline.sample(1).record
+    interval = pipeline.with_settings(
+        guidance=2.0, guidance_interval=(0.2, 0.7), guidance_rescale=0.5
+    ).sampling_record()
+    assert (interval["guidance_interval"], interval["guidance_rescale"]) == ((0.2, 0.7), 0.5)
+
+
+def test_without_anything_asked_the_classes_take_turns(pipeline):
+    assert pipeline.sample(3).classes == ["cat", "dog", "cat"]
+    assert pipeline.sample(2, prompt="x").classes == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"map": np.zeros((8, 8), np.uint8)}, "not trained with map; it accepts: class, text"),
+        ({"guidance": {"image": 2.0}}, "not trained with image"),
+        ({"label": "bird"}, "does not know the class 'bird'"),
+        ({"prompt": ["a", "b"]}, "2 inputs for 3 pictures"),
+        ({"prompt": 3}, "must be text"),
+    ],
+)
+def test_what_the_model_cannot_do_is_refused(pipeline, asked, message):
+    with pytest.raises(ConfigurationError, match=message):
+        made(pipeline, **asked)
+
+
+def test_an_interval_that_is_none_is_refused(pipeline):
+    with pytest.raises(ConfigurationError, match="0 <= from < to <= 1"):
+        pipeline.with_settings(guidance_interval=(0.8, 0.2))
