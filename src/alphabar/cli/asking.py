@@ -95,20 +95,30 @@ def list_files(path: Path, name: str) -> list[Path]:
 
 def match_by_name(files: Mapping[str, list[Path]]) -> dict[str, list[Path]]:
     """Several folders matched by the names of their files, never by order; a single file goes with each file of the others."""
-    many = {name: {path.stem: path for path in paths} for name, paths in files.items() if len(paths) > 1}
+    many = {name: paths for name, paths in files.items() if len(paths) > 1}
+    longest = max((len(paths) for paths in files.values()), default=0)
     if len(many) > 1:
-        (first, stems), *others = many.items()
-        for name, own in others:
-            differ = sorted(set(stems) ^ set(own))
+        stems = {name: _by_stem(paths, name) for name, paths in many.items()}
+        first, *others = stems
+        for name in others:
+            differ = sorted(set(stems[first]) ^ set(stems[name]))
             if differ:
                 raise ConfigurationError(
                     f"--{first} and --{name} are matched by file name, but {differ[0]} is in one of them only"
                 )
-    order = sorted(next(iter(many.values()))) if many else []
-    longest = max((len(paths) for paths in files.values()), default=0)
-    return {
-        name: [many[name][stem] for stem in order] if name in many else paths * longest for name, paths in files.items()
-    }
+        many = {name: [own[stem] for stem in sorted(own)] for name, own in stems.items()}
+    return {name: many.get(name, paths * longest) for name, paths in files.items()}
+
+
+def _by_stem(paths: Sequence[Path], name: str) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in found:
+            raise ConfigurationError(
+                f"--{name}: {found[path.stem].name} and {path.name} have the same name but for its ending; keep one of them"
+            )
+        found[path.stem] = path
+    return found
 
 
 def spread(found: Mapping[str, list[Any]], n: int | None, default: int) -> tuple[int, dict[str, list[Any]]]:

@@ -147,8 +147,8 @@ def condition_settings(
     settings = [] if names is None else [f"data.conditions=[{', '.join(names)}]"]
     settings += [f"conditions.image.task={task}"] if task is not None else []
     settings += [f"conditions.image.scale={scale}"] if scale is not None else []
-    settings += [f"conditions.map.folder={json.dumps(str(maps))}"] if maps is not None else []
-    settings += [f"conditions.image.folder={json.dumps(str(images))}"] if images is not None else []
+    settings += [f"conditions.map.folder={json.dumps(str(maps), ensure_ascii=False)}"] if maps is not None else []
+    settings += [f"conditions.image.folder={json.dumps(str(images), ensure_ascii=False)}"] if images is not None else []
     return settings + ([] if flip is None else [f"data.flip={str(flip).lower()}"])
 
 

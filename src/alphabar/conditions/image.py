@@ -166,6 +166,10 @@ class ImageEncoder(Encoder):
         elif isinstance(values, np.ndarray) and values.dtype == np.uint8:
             values = with_masks(to_signed(values), torch.ones(n, 1, *self.size))
         values = hide(torch.as_tensor(values), drop)
+        if values.shape != (n, self.channels + 2, *self.size):
+            raise ConfigurationError(
+                f"pictures as condition must be {n} of {self.channels} channels and {self.size[0]}x{self.size[1]}, got {tuple(values.shape)}"
+            )
         vector = None
         if self.level is not None:
             vector = self.level(

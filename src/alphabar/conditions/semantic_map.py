@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageColor, ImageOps
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from ..data.decode import opened
@@ -56,10 +56,13 @@ class MapSettings(KindSettings):
         description="pairs of classes, such as left and right, that change places in a mirrored picture",
     )
 
-    @field_validator("classes", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _read_classes(cls, value: Any) -> Any:
-        return read_class_file(Path(value))[0] if isinstance(value, str) else value
+    def _read_classes(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("classes"), str):
+            return values
+        names, colours = read_class_file(Path(values["classes"]).expanduser())
+        return {**values, "classes": names, "colours": values.get("colours") or colours}
 
 
 class MapEncoder(Encoder):

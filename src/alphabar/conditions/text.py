@@ -88,9 +88,10 @@ class TextEncoder(Encoder):
         for text in inputs:
             if text is not None and not isinstance(text, str):
                 raise ConfigurationError(f"a prompt must be text, got {type(text).__name__}")
-        if any(isinstance(self.source, ByteFeatures) and len((text or "").encode()) > self.length for text in inputs):
+        texts = [(text or "").strip() for text in inputs]  # as captions are when they are read from data
+        if isinstance(self.source, ByteFeatures) and any(len(utf_8(text)) > self.length for text in texts):
             notes.append(f"text longer than {self.length} bytes is cut, as in training")
-        return np.array([text or "" for text in inputs], object)
+        return np.array(texts, object)
 
     def forward(self, values: Any, n: int, drop: Tensor | None = None) -> Cond:
         """values (n,) strings, or None for all null."""
@@ -137,9 +138,14 @@ class ByteFeatures(nn.Module):
 
 def byte_ids(texts: Sequence[str], length: int) -> Tensor:
     """The UTF-8 bytes of captions (N, L) int64, cut at `length` and padded with 256 to the longest one."""
-    encoded = [list(text.encode("utf-8", "replace")[:length]) for text in texts]
+    encoded = [list(utf_8(text)[:length]) for text in texts]
     longest = max(1, max(map(len, encoded), default=1))
     return torch.tensor([ids + [PADDING] * (longest - len(ids)) for ids in encoded], dtype=torch.int64)
+
+
+def utf_8(text: str) -> bytes:
+    """The bytes of a text; what no text should hold (half a surrogate pair) becomes ?."""
+    return text.encode("utf-8", "replace")
 
 
 class FrozenFeatures(nn.Module):

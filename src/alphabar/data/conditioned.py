@@ -72,13 +72,19 @@ def never_mirrored(words: list[str], data: PictureSet) -> np.ndarray:
     lowered = [word.lower() for word in words]
     texts = [[data.classes[label] for label in data.labels]] if data.labels is not None else []
     texts += [list(values[:]) for values in data.values.values() if values[:1].dtype == object]
+    if not texts:
+        raise ConfigurationError(
+            "data.flip_except looks for words in captions and classes, and the model is conditioned on neither; leave it out"
+        )
     return np.array([any(word in " ".join(parts).lower() for word in lowered) for parts in zip(*texts, strict=True)])
 
 
 def pair_folders(settings: DataSettings, set_: Conditions, folder: Path) -> list[Path]:
-    """Folders inside the data whose pictures are pairs of others: those that are set, and those of usual names beside "images"."""
+    """Folders whose pictures are pairs of others: those that are set, and those of usual names beside "images"."""
     usual = KINDS if (folder / PICTURES_FOLDER).is_dir() else {}
     chosen = {name: set_.get(name, {}) for name in {**usual, **set_}}
     names = [f for name, v in chosen.items() for f in kind_of(name, v).folders(name, read_settings(name, v))]
-    explicit = {v.get(key) for v in set_.values() for key in ("folder", "instances")}
-    return [folder / name for name in names if (usual or name in explicit) and (folder / name).is_dir()]
+    explicit = {str(v.get(key)) for v in set_.values() for key in ("folder", "instances") if v.get(key)}
+    inside = [folder / name for name in names if (usual or name in explicit) and (folder / name).is_dir()]
+    named_from_here = [Path(name).expanduser() for name in explicit if not (folder / name).is_dir()]
+    return inside + [path for path in named_from_here if path.is_dir() and not path.samefile(folder)]

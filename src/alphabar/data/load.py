@@ -193,8 +193,18 @@ def _from_array(
     items = [PictureFile(Path(), name, {key: a[i] for key, a in others.items()}) for i, name in enumerate(names)]
     offers = find_offers(settings, set_, Catalogue(None, items, bool(others)), report)
     size = (pictures.shape[1], pictures.shape[2])
-    values = {name: stack_values([offer.read(item, size) for item in items]) for name, offer in offers.items()}
+    values = {
+        name: stack_values([_read_named(offer, item, size, settings.source) for item in items])
+        for name, offer in offers.items()
+    }
     return _Source(pictures, names, labels, classes, values=values, conditions=settle(set_, settings, offers, values))
+
+
+def _read_named(offer: Offer, item: PictureFile, size: tuple[int, int], source: str) -> Any:
+    try:
+        return offer.read(item, size)
+    except DataError as error:  # an array has no picture that could be left out
+        raise type(error)(f"{source}, picture {item.name}: {error}") from None
 
 
 def _resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -302,7 +312,7 @@ def _decode(
 
 def _column_for(value: Any, n: int, memory_gb: float | None, cache: Path | None, name: str) -> Any:
     """Room for n values like this one: pictures as one array, anything else as a list."""
-    if not isinstance(value, np.ndarray):
+    if not isinstance(value, np.ndarray) or value.dtype != np.uint8:
         return [value] * n
     return allocate((n, *value.shape), memory_gb, cache and cache.with_name(f"{name or cache.stem}{cache.suffix}"))
 

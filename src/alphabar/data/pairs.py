@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigurationError, DataError
+from ..errors import ConfigurationError, DataError, UnusableData
 from .decode import EXTENSIONS, Header, read_header
-from .sources import PICTURES_FOLDER, Catalogue, PictureFile, _names_below
+from .sources import PICTURES_FOLDER, Catalogue, PictureFile, _names_below, leads_out
 
 SUFFIX = "_file_name"
 Locate = Callable[[PictureFile], Path | np.ndarray]
@@ -81,6 +81,10 @@ def _of_row(file: PictureFile, column: str, folder: Path | None) -> Path | np.nd
         return value
     if not isinstance(value, str) or not value:
         raise DataError(f"has no pair in column {column!r}")
+    if leads_out(value):
+        raise UnusableData(
+            f"{file.name}: {column} {value!r} leads out of the folder of the data; give a path inside it"
+        )
     path = (folder or Path()) / value.replace("\\", "/")
     if not path.is_file():
         raise DataError(f"its pair {value} does not exist")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..conditions.kinds import kind_of, read_settings
@@ -252,18 +253,25 @@ class _Data:
         filled = dict(values)
         own = {**(values.get("data") or {}), "source": OWN_DATA}
         filled["data"] = own if self.settings is None else self.settings.model_dump()
-        found = dict(values.get("conditions") or {}) if self.conditions is None else dict(self.conditions)
-        if self.conditions is None and isinstance(self.train, PictureSet):
-            found.pop("class", None)
-            if self.train.labels is not None:
-                found = {
-                    "class": {**((values.get("conditions") or {}).get("class") or {}), "classes": self.train.classes},
-                    **found,
-                }
+        found = self._own_conditions(values) if self.conditions is None else self.conditions
         filled["conditions"] = {name: read_settings(name, v).model_dump() for name, v in found.items() if v is not None}
         if filled["conditions"]:
             filled["network"] = conditional_network(values)
         return finish(filled, self.train.shape[1:] or (1,))
+
+    def _own_conditions(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The conditions of data given from Python: those that are set, and for a PictureSet all that it holds."""
+        found = {name: v for name, v in (values.get("conditions") or {}).items() if v is not None}
+        if not isinstance(self.train, PictureSet):
+            return found
+        own = found.pop("class", {})
+        held = {"class": {**own, "classes": self.train.classes}} if self.train.labels is not None else {}
+        for name, column in self.train.values.items():
+            settings = found.get(name, {})
+            held[name] = (
+                kind_of(name, settings).settle(read_settings(name, settings), np.asarray(column[:])).model_dump()
+            )
+        return {**found, **held}
 
 
 def conditional_network(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -433,8 +441,9 @@ def changed_config(config: Config, values: Mapping[str, Any]) -> Config:
 
 
 def remove_cache(out: Path) -> None:
-    """Remove the decoded pictures beside a run, and the folders that held nothing else."""
-    (out / CACHE).unlink(missing_ok=True)
+    """Remove the decoded pictures and values beside a run, and the folders that held nothing else."""
+    for path in (out / CACHE).parent.glob(f"*{CACHE.suffix}"):
+        path.unlink()
     for folder in ((out / CACHE).parent, out):
         with contextlib.suppress(OSError):  # not empty, or never made
             folder.rmdir()
