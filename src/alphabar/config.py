@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from types import UnionType
+from typing import Any, cast, get_args
 
 import yaml
 from pydantic import Field, field_validator
@@ -132,12 +133,17 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals:
         raise ConfigurationError(f"--set takes key=value, for example train.batch_size=64; got {text!r}")
     field = dict(all_fields()).get(key.strip())
-    if field is not None and str in (field.annotation, *getattr(field.annotation, "__args__", ())):
+    if field is not None and (field.annotation is str or str in _members(field.annotation)):
         return key.strip(), None if value in ("null", "~") else value
     try:
         return key.strip(), yaml.safe_load(value)
     except yaml.YAMLError:
         return key.strip(), value
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    """What a union is made of; () for any other type, such as a list of str."""
+    return get_args(annotation) if isinstance(annotation, UnionType) else ()
 
 
 def nested(key: str, value: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ..data.load import DataReport
+    from ..data.found import DataReport
     from ..training.session import Session
 
 SHOWN = 10

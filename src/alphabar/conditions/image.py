@@ -164,7 +164,8 @@ class ImageEncoder(Encoder):
         if values is None:
             values = torch.zeros(n, self.channels + 2, *self.size)
         elif isinstance(values, np.ndarray) and values.dtype == np.uint8:
-            values = with_masks(to_signed(values), torch.ones(n, 1, *self.size))
+            x = to_signed(values)
+            values = with_masks(x, torch.ones_like(x[:, :1]))
         values = hide(torch.as_tensor(values), drop)
         if values.shape != (n, self.channels + 2, *self.size):
             raise ConfigurationError(

@@ -16,7 +16,7 @@ from .settings import DataSettings
 from .sources import PICTURES_FOLDER, Catalogue
 
 if TYPE_CHECKING:
-    from .load import DataReport
+    from .found import DataReport
 
 
 def find_offers(settings: DataSettings, set_: Conditions, catalogue: Catalogue, report: DataReport) -> dict[str, Offer]:

@@ -5,89 +5,35 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import re
 import shutil
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..conditions.base import Offer
-from ..conditions.kinds import KINDS, Conditions
+from ..conditions.kinds import Conditions
 from ..errors import ConfigurationError, DataError, StorageError, UnusableData, nearest
-from ..randomness import permutation
 from .builtin_sets import BUILTIN_SETS
 from .conditioned import find_offers, never_mirrored, pair_folders, settle, stack_values, swapped_indices
 from .decode import Header, background_colour, fit, read_header, read_picture
-from .near_duplicates import components, near_duplicates
+from .found import DataReport, LoadedData, Source
+from .near_duplicates import near_duplicates
 from .pictures import PictureSet, Rows
 from .settings import DataSettings
 from .sources import Catalogue, PictureFile, list_pictures, read_array, read_metadata
+from .split import choose_held_out, read_labels, resolve_class_from, say_unused_classes
 
 LARGEST_OWN_SIZE = 64
 DEFAULT_SIZE = 32
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and of how many."""
-
-
-@dataclass
-class DataReport:
-    """What was found in the data; saved with the run and printed before training."""
-
-    source: str
-    count: int = 0
-    shape: tuple[int, ...] = ()
-    sizes: str = ""
-    modes: dict[str, int] = field(default_factory=dict)
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-    animated: int = 0
-    enlarged: int = 0
-    other_files: int = 0
-    classes: dict[str, int] = field(default_factory=dict)
-    folders: int = 0
-    near_duplicates: list[tuple[str, str]] = field(default_factory=list)
-    conditions: dict[str, str] = field(default_factory=dict)
-    """Where the values of each condition come from."""
-    unused: list[str] = field(default_factory=list)
-    """What the data offers besides, and how to use it."""
-    held_out: list[int] = field(default_factory=list)
-    fingerprint: str = ""
-    """A hash of pictures, labels, class names, values of conditions, and of which pictures are held out."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain values."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class LoadedData:
-    """A training set, a held-out set (it may be empty), the report, and the settings of data and conditions with nothing left open."""
-
-    train: PictureSet
-    held_out: PictureSet
-    report: DataReport
-    settings: DataSettings
-    conditions: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-
-@dataclass
-class _Source:
-    """Pictures with what the split and the classes need, before both."""
-
-    pictures: np.ndarray
-    names: list[str]
-    labels: np.ndarray | None = None
-    classes: list[str] | None = None
-    rows: list[dict[str, Any]] | None = None
-    folders: list[str | None] | None = None
-    values: dict[str, np.ndarray] = field(default_factory=dict)
-    conditions: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def load_data(
@@ -106,10 +52,10 @@ def load_data(
     set_ = dict(conditions or {})
     source = _read_source(settings, set_, report, cache, progress)
     class_from = resolve_class_from(settings, source)
-    labels, classes = _labels(class_from, source)
-    _say_unused_classes(settings, source, report)
+    labels, classes = read_labels(class_from, source)
+    say_unused_classes(settings, source, report)
     pairs = near_duplicates(source.pictures)
-    held_out = _held_out(settings, source, pairs)
+    held_out = choose_held_out(settings, source, pairs)
     everything = PictureSet(
         source.pictures, labels, classes, source.names, source.values, swapped_indices(source.conditions), None
     )
@@ -151,7 +97,7 @@ def subset(data: PictureSet, mask: np.ndarray) -> PictureSet:
 
 def _read_source(
     settings: DataSettings, set_: Conditions, report: DataReport, cache: Path | None, progress: Progress
-) -> _Source:
+) -> Source:
     if settings.source in BUILTIN_SETS:
         pictures, labels, classes = BUILTIN_SETS[settings.source](settings.path)
         return _from_array(settings, set_, report, pictures, labels, classes, {})
@@ -178,7 +124,7 @@ def _from_array(
     labels: np.ndarray | None,
     classes: list[str] | None,
     others: Mapping[str, np.ndarray],
-) -> _Source:
+) -> Source:
     if len(pictures) == 0:
         raise DataError(f"{settings.source} holds no pictures")
     height, width, channels = pictures.shape[1:]
@@ -197,7 +143,7 @@ def _from_array(
         name: stack_values([_read_named(offer, item, size, settings.source) for item in items])
         for name, offer in offers.items()
     }
-    return _Source(pictures, names, labels, classes, values=values, conditions=settle(set_, settings, offers, values))
+    return Source(pictures, names, labels, classes, values=values, conditions=settle(set_, settings, offers, values))
 
 
 def _read_named(offer: Offer, item: PictureFile, size: tuple[int, int], source: str) -> Any:
@@ -215,7 +161,7 @@ def _resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _from_folder(
     settings: DataSettings, set_: Conditions, report: DataReport, folder: Path, cache: Path | None, progress: Progress
-) -> _Source:
+) -> Source:
     found, report.other_files = list_pictures(folder, pair_folders(settings, set_, folder))
     catalogue = Catalogue(folder, found, read_metadata(folder) is not None)
     offers = find_offers(settings, set_, catalogue, report)
@@ -241,7 +187,7 @@ def _from_folder(
     files = [headers[i][0] for i in kept]
     folders = [file.folder for file in files]
     report.folders = len({name for name in folders if name})
-    return _Source(
+    return Source(
         pictures,
         [file.name for file in files],
         rows=[file.row for file in files],
@@ -352,111 +298,3 @@ def _describe(report: DataReport, headers: list[Header], size: tuple[int, int]) 
     report.modes = dict(Counter(h.mode for h in headers).most_common())
     report.animated = sum(h.frames > 1 for h in headers)
     report.enlarged = sum(h.height < size[0] or h.width < size[1] for h in headers)
-
-
-def resolve_class_from(settings: DataSettings, source: _Source) -> str:
-    """What "auto" means for this source: labels where there are some; folders only where classes are asked for."""
-    asked = settings.conditions is not None and "class" in settings.conditions
-    if settings.conditions is not None and not asked:
-        if settings.class_from not in ("auto", "none"):
-            raise ConfigurationError(
-                f"--class-from {settings.class_from} but --cond leaves class out; add class to it, or leave --class-from out"
-            )
-        return "none"
-    if settings.class_from != "auto":
-        return settings.class_from
-    if source.labels is not None:
-        return "label"
-    if asked and not (source.folders and all(source.folders)):
-        raise ConfigurationError(f"--cond class: the data has no such values; it needs {KINDS['class'].needs}")
-    return "folder" if asked else "none"
-
-
-def _say_unused_classes(settings: DataSettings, source: _Source, report: DataReport) -> None:
-    """Add to the report that there are labels which --cond leaves out."""
-    if source.labels is not None and settings.conditions is not None and "class" not in settings.conditions:
-        report.unused.append("class (labels)")
-
-
-def _labels(kind: str, source: _Source) -> tuple[np.ndarray | None, list[str]]:
-    """labels (N,) int64 and class names, or (None, [])."""
-    if kind == "none":
-        return None, []
-    if kind == "label" and source.labels is not None:
-        values = list(source.labels)
-        if source.classes:
-            return np.asarray(values, np.int64), source.classes
-    elif kind == "folder" and source.folders is not None:
-        lost = [name for name, folder in zip(source.names, source.folders, strict=True) if folder is None]
-        if lost:
-            raise DataError(
-                f"--class-from folder: {len(lost)} pictures lie in no sub-folder, the first {lost[0]}; move them, or leave --class-from out"
-            )
-        values = list(source.folders)
-    else:
-        values = _column(source, kind, "--class-from")
-    names = sorted({str(value) for value in values}, key=_natural)
-    numbers = {name: i for i, name in enumerate(names)}
-    return np.array([numbers[str(value)] for value in values], np.int64), names
-
-
-def _natural(name: str) -> tuple[int, float, str]:
-    return (0, float(name), name) if re.fullmatch(r"-?\d+(\.\d+)?", name) else (1, 0.0, name)
-
-
-def _column(source: _Source, column: str, option: str) -> list[Any]:
-    if not source.rows or not any(source.rows):
-        offers = "label" if source.labels is not None else "folder" if source.folders is not None else "nothing"
-        raise ConfigurationError(f"{option} {column}: this data has no metadata columns; it offers: {offers}")
-    known = set().union(*source.rows)
-    if column not in known:
-        raise ConfigurationError(
-            f"{option} {column}: no such column in the metadata; {nearest(column, known - {'file_name'})}"
-        )
-    lost = [name for name, row in zip(source.names, source.rows, strict=True) if row.get(column) in (None, "")]
-    if lost:
-        raise DataError(f"column {column!r} is empty for {len(lost)} pictures, the first {lost[0]}; fill it in")
-    return [row[column] for row in source.rows]
-
-
-def _held_out(settings: DataSettings, source: _Source, pairs: np.ndarray) -> np.ndarray:
-    """Which pictures (N,) bool are held out: those in held_out_folder, or about a fraction of all.
-
-    By fraction, near-duplicates and pictures of one group stay on one side, and one picture at least is left for training.
-    """
-    n = len(source.names)
-    if settings.held_out_folder is not None:
-        mask = np.array([settings.held_out_folder in Path(name).parts[:-1] for name in source.names])
-        if mask.all() or not mask.any():
-            raise DataError(
-                f"data.held_out_folder = {settings.held_out_folder!r} holds {int(mask.sum())} of {n} pictures; it must hold some and not all"
-            )
-        return mask
-    if settings.group is not None:
-        first: dict[str, int] = {}
-        links = [
-            (first.setdefault(str(value), i), i)
-            for i, value in enumerate(_column(source, settings.group, "data.group"))
-        ]
-        pairs = np.concatenate([pairs, links])
-    groups = components(n, pairs)
-    wanted = min(round(settings.held_out * n), n - 1)
-    taken = _pick_groups(groups, wanted)
-    if settings.group is not None and wanted and not taken:
-        smallest = np.unique(groups, return_counts=True)[1].min()
-        raise DataError(
-            f"data.held_out = {settings.held_out:g} is {wanted} of {n} pictures, but the smallest group of column {settings.group!r} (with near-duplicates) "
-            f"has {smallest}; raise data.held_out, or set it to 0 to hold nothing out"
-        )
-    return np.isin(groups, taken)
-
-
-def _pick_groups(groups: np.ndarray, wanted: int) -> list[int]:
-    """Numbers out of groups (N,), in a fixed random order, as long as they have at most `wanted` pictures together."""
-    names, sizes = np.unique(groups, return_counts=True)
-    taken = []
-    for k in permutation(len(names), "held-out"):
-        if sizes[k] <= wanted:
-            taken.append(int(names[k]))
-            wanted -= int(sizes[k])
-    return taken

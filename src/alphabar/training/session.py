@@ -15,7 +15,8 @@ import torch
 
 from ..conditions.kinds import kind_of, read_settings
 from ..config import Config, Overrides, finish, merge, preset_values, resolve, validate
-from ..data.load import DataReport, Progress, load_data
+from ..data.found import DataReport
+from ..data.load import Progress, load_data
 from ..data.pictures import PictureSet
 from ..data.settings import DataSettings
 from ..errors import ConfigurationError, DataError, NonFiniteError, StorageError, unknown
