@@ -47,9 +47,9 @@ def inputs_of(options: Options, pipeline: Pipeline) -> dict[str, list[Any]]:
     found |= matched
     for text in options.own:
         name, equals, value = text.partition("=")
-        if not equals or name in found:
-            raise ConfigurationError(f"--cond takes NAME=VALUE, each name once; got {text!r}")
-        found[name] = [value]
+        if not equals:
+            raise ConfigurationError(f"--cond takes NAME=VALUE, for example angle=30; got {text!r}")
+        found.setdefault(name, []).append(value)
     return found
 
 
@@ -132,13 +132,18 @@ def spread(found: Mapping[str, list[Any]], n: int | None, default: int) -> tuple
 
 
 def parse_guidance(text: str | None, by_name: Mapping[str, float | None]) -> tuple[Any, list[float] | None]:
-    """(--guidance W and --guidance-NAME W as a setting, None if neither is given; the weights of a list W1,W2,... for a grid)."""
+    """(--guidance W, NAME=W,... and --guidance-NAME W as a setting, None if none is given; the weights of a list W1,W2,... for a grid)."""
     named = {name: weight for name, weight in by_name.items() if weight is not None}
-    weights: list[float] = []
+    words, weights = text.split(",") if text is not None else [], list[float]()
     try:
-        weights = [float(word) for word in text.split(",")] if text is not None else []
+        if all("=" in word for word in words):
+            named |= {name.strip(): float(weight) for name, _, weight in (word.partition("=") for word in words)}
+        else:
+            weights = [float(word) for word in words]
     except ValueError:
-        raise ConfigurationError(f"--guidance takes a number, or several for a grid: 1,2,4; got {text!r}") from None
+        raise ConfigurationError(
+            f"--guidance takes a number, several for a grid like 1,2,4, or one by name like text=3,angle=2; got {text!r}"
+        ) from None
     if named and weights:
         raise ConfigurationError("give --guidance for all conditions, or --guidance-NAME for each, not both")
     if len(weights) > 1:

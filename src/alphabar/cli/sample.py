@@ -77,7 +77,7 @@ def sample(
     guidance: Annotated[
         str | None,
         typer.Option(
-            help="w of u + w (c - u), for all conditions: 1 is plain conditional, 0 unconditional. 1,2,4 makes a grid with a column each."
+            help="w of u + w (c - u), for all conditions: 1 is plain conditional, 0 unconditional. 1,2,4 makes a grid with a column each; text=3,angle=2 goes by name."
         ),
     ] = None,
     guidance_class: Annotated[float | None, typer.Option(help="w of the class alone.")] = None,
@@ -155,6 +155,10 @@ def guidance_grid(
         raise ConfigurationError("this model is unconditional, so there is nothing to guide; leave --guidance out")
     if not given and pipeline.classes:
         given = {"class": [pipeline.classes[i % len(pipeline.classes)] for i in range(len(seeds))]}
+    if not given:
+        raise ConfigurationError(
+            f"there is nothing to guide: ask for something; it accepts: {', '.join(pipeline.conditions)}"
+        )
     repeated = {name: [value for value in values for _ in weights] for name, values in given.items()}
     rows = [", ".join(in_words(values[i]) for values in given.values()) for i in range(len(seeds))]
     layout = Layout(len(weights), [f"w = {weight:g}" for weight in weights], rows)

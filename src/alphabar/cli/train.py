@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..training.session import Session
 
 SHOWN = 10
+EXAMPLES = {"text": '--prompt "..."', "map": "--map FILE", "image": "--image FILE"}
 
 
 def train(
@@ -226,4 +227,5 @@ def _say_what_next(session: Session, out: Path, data: str | None) -> None:
         f"done: {session.trainer.steps_done} steps in {out}; look at previews/filmstrip.png and loss.png there",
         markup=False,
     )
-    console.print(f"next: alphabar sample {run} -n 64 --out samples.png", markup=False)
+    asked = "".join(f" {example}" for name, example in EXAMPLES.items() if name in session.config.conditions)
+    console.print(f"next: alphabar sample {run}{asked or ' -n 64'} --out samples.png", markup=False)

@@ -217,7 +217,7 @@ def content_channels(settings: ImageSettings, shape: Sequence[int]) -> int:
         return settings.channels or 3
     if settings.task == "colorize" and shape[0] != 3:
         raise ConfigurationError(
-            f"task=colorize needs pictures in colour, these have {shape[0]} channels; set data.channels=3"
+            f"task=colorize needs pictures in colour, these have {shape[0]} channel{'s' * (shape[0] > 1)}"
         )
     if settings.task == "super-resolution" and min(low_size(shape[1:], settings.scale)) < 2:
         raise ConfigurationError(f"pictures of {shape[1]}x{shape[2]} are too small for scale {settings.scale}")

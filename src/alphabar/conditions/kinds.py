@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import ConfigurationError, unknown
+from ..errors import ConfigurationError, nearest
 from ..settings import validate
 from .base import Doors, Encoder, Encoders, Sizes
 from .image import ImageEncoder
@@ -36,7 +36,9 @@ def kind_of(name: str, settings: Mapping[str, Any]) -> type[Encoder]:
         raise ConfigurationError(f"a condition cannot be called {name!r}; use letters, digits and _, like depth or age")
     kind = str(settings.get("kind") or name)
     if kind not in KINDS:
-        raise unknown(f"kind of condition {name!r}:", kind, KINDS)
+        raise ConfigurationError(
+            f"condition {name!r} has the unknown kind {kind!r}; {nearest(kind, KINDS)}; a name of your own needs conditions.{name}.kind"
+        )
     return KINDS[kind]
 
 

@@ -304,7 +304,8 @@ def read_class_file(path: Path) -> tuple[list[str], list[str]]:
             rows = sorted(rows, key=lambda row: int(row["index"])) if rows and "index" in rows[0] else rows
             if [int(row.get("index", i)) for i, row in enumerate(rows)] != list(range(len(rows))):
                 raise ValueError("the indices must be 0, 1, 2, ... without a gap")
-            return [row["name"] for row in rows], [row["colour"] for row in rows if row.get("colour")]
+            colours = [row.get("colour") or row.get("color") for row in rows]
+            return [row["name"] for row in rows], [colour for colour in colours if colour]
         return [line.strip() for line in text.splitlines() if line.strip()], []
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigurationError(f"cannot read class names from {path}: {error}") from None

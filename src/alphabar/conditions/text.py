@@ -17,12 +17,11 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from ..data.sources import Catalogue, PictureFile
+from ..data.sources import CAPTION_SUFFIX, Catalogue, PictureFile
 from ..errors import ConfigurationError, DataError
 from .base import Cond, Doors, Encoder, Offer, Sizes, hide
 from .settings import KindSettings
 
-CAPTION_SUFFIX = ".txt"
 PADDING = 256
 FEATURES_BATCH = 64
 
@@ -133,7 +132,7 @@ class ByteFeatures(nn.Module):
         for conv in self.words:
             h = (h + F.silu(conv((h * mask[..., None]).transpose(1, 2)).transpose(1, 2))) * mask[..., None]
         h = h + self.positions[: ids.shape[1]]
-        return self.transformer(h, src_key_padding_mask=~mask), mask
+        return self.transformer(h, src_key_padding_mask=~mask) if self.transformer.layers else h, mask
 
 
 def byte_ids(texts: Sequence[str], length: int) -> Tensor:

@@ -17,6 +17,7 @@ from .decode import EXTENSIONS
 
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 PICTURES_FOLDER = "images"  # where pictures lie beside the folders of their pairs
+CAPTION_SUFFIX = ".txt"  # of a picture's caption beside it
 HIDDEN = (".", "__MACOSX")
 EXPECTED_VALUES = "expected uint8, uint16 up to 65535, bool, integers in 0..255, or floats in [0, 1] or [-1, 1]"
 UNCLEAR_LOW = -0.1  # floats from just below 0 are neither: stretched from [-1, 1] they would come out grey
@@ -67,7 +68,9 @@ def list_pictures(folder: Path, passed_over: Collection[Path] = ()) -> tuple[lis
     if not pictures:
         kinds = ", ".join(sorted({name.suffix.lower() or name.name for name in found})[:8]) or "nothing"
         raise DataError(f"no pictures in {folder} (found: {kinds}); alphabar reads {', '.join(sorted(EXTENSIONS))}")
-    return pictures, len(found) - len(pictures)
+    stems = {name.with_suffix("") for name in found if name.suffix.lower() in EXTENSIONS}
+    captions = sum(name.suffix.lower() == CAPTION_SUFFIX and name.with_suffix("") in stems for name in found)
+    return pictures, len(found) - len(pictures) - captions
 
 
 def _names_below(folder: Path, passed_over: Collection[str] = ()) -> Iterator[str]:

@@ -1,0 +1,289 @@
+"""The pages say the same in both languages, their commands exist, and the condition of one's own works as they show it."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import importlib.util
+import math
+import re
+import shlex
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image, ImageDraw
+
+import alphabar
+from alphabar import cli
+from alphabar.conditions import kinds
+from alphabar.conditions.base import Offer, Sizes
+from alphabar.config import finish, resolve
+from alphabar.data.load import load_data
+from alphabar.data.settings import DataSettings
+from alphabar.errors import ConfigurationError, DataError
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(path.name for path in (DOCS / "en").glob("*.md"))
+TEXTS = {str(p.relative_to(ROOT)): p for p in [*DOCS.glob("*/*.md"), *ROOT.glob("README*.md")]}
+SNIPPET = DOCS / "snippets" / "angle.py"
+LONGEST_EXAMPLE = 15
+
+
+def code_blocks(text: str) -> list[tuple[str, str]]:
+    """(language, code) of each fenced block."""
+    return re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.M | re.S)
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words of each `alphabar ...` command of the shell blocks."""
+    lines = [
+        line
+        for language, code in code_blocks(text)
+        if language == "sh"
+        for line in code.replace("\\\n", " ").splitlines()
+    ]
+    return [words for line in lines if (words := shlex.split(line, comments=True)) and words[0] == "alphabar"]
+
+
+# --- both languages -----------------------------------------------------------------------------------------------------------
+
+
+def test_each_page_has_its_translation():
+    assert sorted(path.name for path in (DOCS / "zh").glob("*.md")) == PAGES
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_translations_have_the_same_headings_code_tables_and_pictures(name):
+    english, chinese = ((DOCS / language / name).read_text(encoding="utf-8") for language in ("en", "zh"))
+    assert code_blocks(english) == code_blocks(chinese)
+    for pattern in (r"^#+(?= )", r"^\|(?=.*\|$)", r"!\[[^]]*\](\([^)]+\))", r"<!-- figure: .*? -->"):
+        found = [re.findall(pattern, without_code(text), flags=re.M) for text in (english, chinese)]
+        assert found[0] == found[1], pattern
+
+
+@pytest.mark.parametrize("path", TEXTS.values(), ids=TEXTS)
+def test_links_lead_somewhere(path):
+    for link in re.findall(r"\]\(((?!http|#)[^)#]+)", without_code(path.read_text(encoding="utf-8"))):
+        assert (path.parent / link).exists(), link
+
+
+# --- code -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_pages_show_the_snippet_as_it_is():
+    for language in ("en", "zh"):
+        page = (DOCS / language / "conditions.md").read_text(encoding="utf-8")
+        assert ("python", SNIPPET.read_text(encoding="utf-8")) in code_blocks(page)
+
+
+def test_examples_are_short_and_python_is_well_formed():
+    for _, path in TEXTS.items():
+        for language, code in code_blocks(path.read_text(encoding="utf-8")):
+            if language == "python":
+                ast.parse(code)
+            if code != SNIPPET.read_text(encoding="utf-8"):
+                assert len(code.splitlines()) <= LONGEST_EXAMPLE, code
+
+
+def settings_of(text: str) -> list[str]:
+    """What stands behind each --set, in blocks and within lines, where it is no placeholder in capitals."""
+    spans = re.findall(r"`([^`\n]*--set [^`\n]*)`", without_code(text)) + [
+        shlex.join(words) for words in commands(text)
+    ]
+    words = [word for span in spans for word in shlex.split(span)]
+    found = [following for word, following in pairwise(words) if word == "--set" and "=" in following]
+    return [setting for setting in found if not setting.partition("=")[2].isupper()]
+
+
+@pytest.mark.parametrize("path", TEXTS.values(), ids=TEXTS)
+def test_options_and_recipes_of_the_commands_exist(path):
+    group = typer.main.get_command(cli.app)
+    for words in commands(path.read_text(encoding="utf-8")):
+        command = group.commands[words[1]]
+        known = {name for p in command.params for name in (*p.opts, *p.secondary_opts)}
+        assert {word for word in words if word.startswith("-")} <= known, words
+        for word, following in pairwise(words):
+            if word == "--config" and not following.startswith("RUN"):
+                assert (ROOT / following).is_file(), words
+
+
+@pytest.mark.parametrize("path", TEXTS.values(), ids=TEXTS)
+def test_settings_of_the_pages_are_accepted(path):
+    for setting in settings_of(path.read_text(encoding="utf-8")):
+        values = resolve(None, None, [setting])
+        for name, own in finish(values, [32, 32]).conditions.items():
+            if "kind" not in own:
+                kinds.read_settings(name, own)
+
+
+def test_lists_of_words_can_be_set():
+    assert resolve(None, None, ["data.flip_except=[left, right]"]) == {"data": {"flip_except": ["left", "right"]}}
+
+
+# --- a condition of one's own ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def angle(monkeypatch):
+    """The snippet as a module, its kind in its place."""
+    spec = importlib.util.spec_from_file_location("angle_snippet", SNIPPET)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setitem(kinds.KINDS, "angle", module.AngleEncoder)
+    return module
+
+
+@pytest.fixture
+def bars(tmp_path):
+    """Bars drawn at angles, and a metadata.csv that tells them."""
+    folder, rows = tmp_path / "bars", [("file_name", "angle")]
+    folder.mkdir()
+    for i in range(24):
+        degrees, picture = 7.5 * i, Image.new("L", (16, 16), "white")
+        x, y = 7 * math.cos(math.radians(degrees)), 7 * math.sin(math.radians(degrees))
+        ImageDraw.Draw(picture).line([(8 - x, 8 + y), (8 + x, 8 - y)], fill="black", width=2)
+        picture.save(folder / f"{i}.png")
+        rows.append((f"{i}.png", f"{degrees:g}"))
+    write_rows(folder, rows)
+    return folder
+
+
+def write_rows(folder: Path, rows: list[tuple[str, str]]) -> None:
+    with (folder / "metadata.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows(rows)
+
+
+SMALL = {
+    "network.channels": [8, 16],
+    "network.blocks": 1,
+    "network.attention": [False, True],
+    "network.groups": 4,
+    "schedule.steps": 25,
+    "train.batch_size": 8,
+    "train.preview_pictures": 2,
+    "train.preview_steps": 2,
+    "data.held_out": 0.2,
+}
+ASKED = {**SMALL, "data.conditions": ["angle"]}
+
+
+@pytest.fixture
+def run(angle, bars, tmp_path):
+    """A run of a few steps."""
+    for _ in alphabar.train(bars, out=tmp_path / "run", steps=3, settings=ASKED):
+        pass
+    return tmp_path / "run"
+
+
+def command_line(monkeypatch, capsys, *arguments: object) -> tuple[int, str]:
+    monkeypatch.setattr(sys, "argv", ["alphabar", *map(str, arguments)])
+    try:
+        cli.main()
+        code = 0
+    except SystemExit as end:
+        code = int(end.code or 0)
+    captured = capsys.readouterr()
+    return code, " ".join((captured.out + captured.err).split())
+
+
+def test_its_values_come_from_the_column_and_are_found_without_asking(angle, bars, tmp_path):
+    session = alphabar.prepare(bars, tmp_path / "run", steps=3, settings=SMALL)
+    assert session.report.conditions == {"angle": "column 'angle'"}
+    assert session.config.data.conditions == ["angle"]
+    assert session.config.data.flip is False
+    found = {name: float(value) for name, value in zip(session.data.names, session.data.values["angle"], strict=True)}
+    assert all(value == 7.5 * int(name.removesuffix(".png")) for name, value in found.items())
+    assert session.plan.parameters > 0
+
+
+def test_it_trains_goes_on_and_makes_pictures_from_python(angle, bars, run, tmp_path):
+    reports = list(alphabar.prepare(None, run, resume=True, steps=5).run())
+    assert [report.step for report in reports] == [4, 5]
+    whole = list(alphabar.train(bars, out=tmp_path / "whole", steps=5, settings=ASKED))
+    assert [report.loss for report in whole[3:]] == [report.loss for report in reports]
+    pipeline = alphabar.load(run).with_settings(steps=5)
+    assert pipeline.conditions == ["angle"]
+    samples = pipeline.sample(2, conditions={"angle": 30.0}, guidance={"angle": 3.0})
+    assert samples.pictures.shape == (2, 16, 16, 1)
+    assert samples.record_of(0)["angle"] == "30.0"
+    assert len(pipeline.sample(conditions={"angle": [0, 45, None]})) == 3
+
+
+def test_it_trains_and_makes_pictures_from_the_command_line(angle, bars, tmp_path, monkeypatch, capsys):
+    sets = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}".replace("'", ""))]
+    out = tmp_path / "run"
+    code, told = command_line(
+        monkeypatch, capsys, "train", bars, "--out", out, "--cond", "angle", "--steps", 2, *sets, "--set",
+        "conditions.angle.frequencies=2",
+    )  # fmt: skip
+    assert code == 0
+    assert "angle: column 'angle'" in told
+    path = tmp_path / "x.npz"
+    sample = ("sample", out, "-n", 2, "--steps", 3, "--out")
+    assert command_line(monkeypatch, capsys, *sample, path, "--cond", "angle=30", "--guidance", 2)[0] == 0
+    assert np.load(path)["images"].shape == (2, 16, 16, 1)
+    grid = tmp_path / "grid.png"
+    assert command_line(monkeypatch, capsys, *sample, grid, "--cond", "angle=30", "--guidance", "1,2,4")[0] == 0
+    code, told = command_line(monkeypatch, capsys, *sample, tmp_path / "y.png", "--cond", "angle=up")
+    assert code == 2
+    assert "'up' as the angle is not a number of degrees" in told
+    code, told = command_line(monkeypatch, capsys, *sample, tmp_path / "y.png", "--cond", "age=3")
+    assert code == 2
+    assert "not trained with age; it accepts: angle" in told
+
+
+def test_pictures_without_a_usable_angle_are_left_out_and_named(angle, bars, tmp_path):
+    rows = [("file_name", "angle"), *((f"{i}.png", str(i)) for i in range(20)), ("20.png", ""), ("21.png", "steep")]
+    write_rows(bars, rows)
+    session = alphabar.prepare(bars, tmp_path / "run", steps=3, settings=ASKED)
+    assert [name for name, _ in session.report.skipped] == ["20.png", "21.png"]
+    assert "'steep' in its column 'angle' is not a number of degrees" in session.report.skipped[1][1]
+    with pytest.raises(DataError, match=r"20\.png"):
+        alphabar.prepare(bars, tmp_path / "run", steps=3, settings={**ASKED, "data.strict": True})
+
+
+def test_data_without_the_column_is_refused(angle, bars, tmp_path):
+    write_rows(bars, [("file_name", "slant"), ("0.png", "3"), ("1.png", "4")])
+    with pytest.raises(ConfigurationError, match="needs a column 'angle' with degrees"):
+        alphabar.prepare(bars, tmp_path / "run", steps=3, settings=ASKED)
+
+
+def test_a_value_may_be_an_array_of_any_type(angle, bars, tmp_path, monkeypatch):
+    class Direction(angle.AngleEncoder):
+        @classmethod
+        def offer(cls, name, settings, catalogue):
+            found = super().offer(name, settings, catalogue)
+
+            def read(file, size):
+                radians = math.radians(found.read(file, size))
+                return np.array([math.cos(radians), math.sin(radians)], np.float32)
+
+            return Offer(found.origin, read, settings)
+
+    monkeypatch.setitem(kinds.KINDS, "angle", Direction)
+    loaded = load_data(DataSettings(source=str(bars), held_out=0, conditions=["angle"]))
+    values = loaded.train.values["angle"]
+    assert values.shape == (24, 2)
+    assert values.dtype == np.float32
+    assert np.allclose((values**2).sum(1), 1)
+
+
+def test_angles_that_agree_on_the_circle_are_the_same_and_null_is_its_own(angle):
+    encoder = angle.AngleEncoder(angle.AngleSettings(), Sizes((1, 16, 16), 32, 8))
+    values = encoder.read(["30", 390.0, -330, None, 31], [])
+    vector = encoder(values, 5).vector
+    assert np.allclose(vector[0].detach(), vector[1].detach(), atol=1e-4)
+    assert np.allclose(vector[0].detach(), vector[2].detach(), atol=1e-4)
+    assert vector[3].equal(encoder(None, 1).vector[0])
+    assert not np.allclose(vector[0].detach(), vector[4].detach(), atol=1e-4)
+    with pytest.raises(ConfigurationError, match="not a number of degrees"):
+        encoder.read([float("inf")], [])
