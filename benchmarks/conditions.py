@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
+from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 import alphabar
@@ -30,7 +31,7 @@ from alphabar.pipeline import Pipeline
 from alphabar.randomness import generator, normal_rows
 
 app = typer.Typer(add_completion=False, help=__doc__)
-TRAINING_PICTURES, EPOCHS, BATCH = 20_000, 4, 128
+EPOCHS, BATCH = 5, 128
 
 
 class Classifier(nn.Module):
@@ -55,23 +56,35 @@ class Classifier(nn.Module):
             return self.head(self.features(pictures)).argmax(1).numpy()
 
 
-def fashion_classifier() -> Classifier:
-    """Trained on 20,000 training pictures with a fixed seed; prints its accuracy on the test set."""
-    pictures, labels, _ = load_fashion_mnist()
-    chosen = generator(0, "classifier").permutation(len(pictures))[:TRAINING_PICTURES]
+def fashion_classifier(file: Path | None) -> Classifier:
+    """Trained on the 60,000 training pictures with a fixed seed, or read from the file; prints its accuracy on the test set."""
     torch.manual_seed(0)
     model = Classifier()
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
-    x, y = to_signed(pictures[chosen]), torch.from_numpy(labels[chosen])
+    if file is not None and file.is_file():
+        load_model(model, file)
+    else:
+        train_classifier(model)
+        if file is not None:
+            save_model(model, str(file))
+    test, truth, _ = load_fashion_mnist(part="t10k")
+    print(f"classifier: right on {(model.labels(test) == truth).mean():.1%} of the 10,000 test pictures")
+    return model
+
+
+def train_classifier(model: Classifier) -> None:
+    """Some epochs with a falling rate."""
+    pictures, labels, _ = load_fashion_mnist()
+    x, y = to_signed(pictures), torch.from_numpy(labels)
+    steps = EPOCHS * -(-len(x) // BATCH)
+    optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
+    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(EPOCHS):
         for part in torch.randperm(len(x)).split(BATCH):
             loss = F.cross_entropy(model.head(model.body(x[part])), y[part])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    test, truth, _ = load_fashion_mnist(part="t10k")
-    print(f"classifier: right on {(model.labels(test) == truth).mean():.1%} of the 10,000 test pictures")
-    return model
+            rate.step()
 
 
 def spread(features: Tensor) -> float:
@@ -80,9 +93,9 @@ def spread(features: Tensor) -> float:
 
 
 @app.command()
-def classes(run: str, n: int = 50, steps: int = 100, guidance: str = "1,2") -> None:
+def classes(run: str, n: int = 50, steps: int = 100, guidance: str = "1,2", classifier: Path | None = None) -> None:
     """Share of samples that the classifier labels as asked, and their spread within a class against that of real pictures."""
-    model, pipeline = fashion_classifier(), alphabar.load(run).with_settings(steps=steps)
+    model, pipeline = fashion_classifier(classifier), alphabar.load(run).with_settings(steps=steps)
     real, truth, names = load_fashion_mnist(part="t10k")
     wanted = np.arange(10).repeat(n)
     for weight in map(float, guidance.split(",")):
@@ -166,9 +179,9 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 
 @app.command()
-def enlarge_pictures(run: str, n: int = 200, steps: int = 100) -> None:
+def enlarge_pictures(run: str, n: int = 200, steps: int = 100, classifier: Path | None = None) -> None:
     """Super-resolution of Fashion-MNIST's test pictures beside bicubic interpolation."""
-    model, pipeline = fashion_classifier(), alphabar.load(run).with_settings(steps=steps)
+    model, pipeline = fashion_classifier(classifier), alphabar.load(run).with_settings(steps=steps)
     real, truth, names = load_fashion_mnist(part="t10k")
     real, truth = real[:n], truth[:n]
     scale = pipeline.denoiser.encoders["image"].settings.scale

@@ -144,7 +144,7 @@ class Pipeline:
         )
 
     def ask(self, n: int, given: Mapping[str, Any], guidance: Sequence[float] | None = None) -> Asked:
-        """What is asked of n pictures. given: by condition name one input for all, or a list (or array of strings) of n.
+        """What is asked of n pictures. given: by condition name one input for all, or a list of n.
 
         Raises ConfigurationError for a condition that the model was not trained with and for a list of another length.
         """

@@ -137,7 +137,13 @@ def parse_guidance(text: str | None, by_name: Mapping[str, float | None]) -> tup
     words, weights = text.split(",") if text is not None else [], list[float]()
     try:
         if all("=" in word for word in words):
-            named |= {name.strip(): float(weight) for name, _, weight in (word.partition("=") for word in words)}
+            pairs = {name.strip(): float(weight) for name, _, weight in (word.partition("=") for word in words)}
+            twice = sorted(set(pairs) & set(named))
+            if twice:
+                raise ConfigurationError(
+                    f"the guidance of {twice[0]} is given twice; give --guidance or --guidance-{twice[0]}"
+                )
+            named |= pairs
         else:
             weights = [float(word) for word in words]
     except ValueError:

@@ -102,6 +102,11 @@ class ImageEncoder(Encoder):
         return Offer(origin, read, settings.model_copy(update={"channels": channels}))
 
     @classmethod
+    def settle(cls, settings: ImageSettings, values: np.ndarray) -> ImageSettings:
+        """Pairs given from Python tell their channels themselves."""
+        return settings.model_copy(update={"channels": settings.channels or values.shape[-1]})
+
+    @classmethod
     def derives(cls, settings: ImageSettings) -> bool:
         """All tasks but pair."""
         return settings.task != "pair"

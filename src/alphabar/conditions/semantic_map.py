@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageColor, ImageOps
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from ..data.decode import opened
@@ -55,6 +55,13 @@ class MapSettings(KindSettings):
         default_factory=list,
         description="pairs of classes, such as left and right, that change places in a mirrored picture",
     )
+
+    @field_validator("classes")
+    @classmethod
+    def _leave_room_for_nothing(cls, value: list[str]) -> list[str]:
+        if len(value) > NOTHING:
+            raise ConfigurationError(f"a map may have up to {NOTHING} classes, got {len(value)}")
+        return value
 
     @model_validator(mode="before")
     @classmethod
@@ -172,7 +179,7 @@ class MapReader:
     def __init__(self, settings: MapSettings) -> None:
         self.settings = settings
         colours = [ImageColor.getrgb(colour)[:3] for colour in settings.colours]
-        self.by_colour = {colour: i for i, colour in enumerate(colours)}
+        self.by_colour = {colour: i for i, colour in reversed(list(enumerate(colours)))}  # of two alike, the first
 
     def read(self, file: PictureFile, size: tuple[int, int], locate: Any, instances: Any) -> np.ndarray:
         """The map of a picture as (height, width, 1 or 2) uint8: indices, and edges between instances."""
@@ -195,7 +202,7 @@ class MapReader:
                 raise DataError(f"a map must be whole numbers (H, W), got {raw.dtype} {raw.shape}")
         else:
             raw = self._pixels(Path(where))
-        limit, ignore = len(self.settings.classes) or 256, self.settings.ignore
+        limit, ignore = len(self.settings.classes) or NOTHING, self.settings.ignore
         ignored = raw == ignore if ignore is not None else np.zeros(raw.shape, bool)
         wrong = raw[~ignored & ((raw >= limit) | (raw < 0))]
         if wrong.size:
@@ -305,6 +312,8 @@ def read_class_file(path: Path) -> tuple[list[str], list[str]]:
             if [int(row.get("index", i)) for i, row in enumerate(rows)] != list(range(len(rows))):
                 raise ValueError("the indices must be 0, 1, 2, ... without a gap")
             colours = [row.get("colour") or row.get("color") for row in rows]
+            if any(colours) and not all(colours):
+                raise ValueError("some classes have a colour and some have none")
             return [row["name"] for row in rows], [colour for colour in colours if colour]
         return [line.strip() for line in text.splitlines() if line.strip()], []
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

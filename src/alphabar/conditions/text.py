@@ -219,4 +219,6 @@ def caption_of_row(file: PictureFile, column: str) -> str:
     value = file.row.get(column)
     if value is None or not str(value).strip():
         raise DataError(f"has no caption in column {column!r}")
+    if isinstance(value, list | dict | np.ndarray):
+        raise DataError(f"has more than one text in column {column!r}; give one caption a picture")
     return str(value).strip()

