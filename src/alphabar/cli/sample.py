@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 LARGEST_ANIMATION = 100
 FRAMES = 60
+SHOWN_NOTES = 5
 
 
 def sample(
@@ -130,8 +131,10 @@ def sample(
     missing = [name for name in pipeline.conditions if name not in asked.values]
     if missing:
         console.print(f"note: without {', '.join(missing)} (not given)", markup=False)
-    for note in asked.notes:
+    for note in asked.notes[:SHOWN_NOTES]:
         console.print(f"note: {note}", markup=False)
+    if len(asked.notes) > SHOWN_NOTES:
+        console.print(f"note: ... and {len(asked.notes) - SHOWN_NOTES} more like these")
     if out.suffix.lower() in ANIMATIONS:
         _animate(pipeline, out, own_seeds, asked)
     else:
