@@ -18,6 +18,7 @@ from .data.pictures import to_uint8
 from .denoiser import Denoiser, DenoiserLike
 from .errors import ConfigurationError
 from .guidance import ClassifierGuided, Guided
+from .images import captioned, to_image
 from .model import build_denoiser, pick_device
 from .output import Samples
 from .randomness import derive_seeds
@@ -246,6 +247,20 @@ class Pipeline:
         passes = 1 if self.settings.guidance == 1 else 1 + len(self.conditions)
         per_picture = passes * activation_bytes(self.denoiser, self.shape, self.denoiser.encode({}, 1))
         return int(max(1, min(LARGEST_BATCH, free / 4 // per_picture)))
+
+
+def with_conditions(denoiser: Denoiser, pictures: np.ndarray, values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Pictures (N, H, W, C) uint8 with the values of their conditions: (N, H', W', 3), pictures beside them, words below."""
+    rgb = np.stack([np.asarray(to_image(picture).convert("RGB")) for picture in pictures])
+    beside, words = [rgb], [list[str]() for _ in pictures]
+    for name, encoder in denoiser.encoders.items():
+        if name in values:
+            drawn, texts = encoder.show(values[name])
+            beside += [] if drawn is None else [drawn]
+            for own, text in zip(words, texts or [], strict=bool(texts)):
+                own.append(text)
+    tiles = np.concatenate(beside, axis=2)
+    return captioned(tiles, [" | ".join(own) for own in words]) if any(map(any, words)) else tiles
 
 
 def in_words(item: Any) -> str:

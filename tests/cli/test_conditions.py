@@ -516,3 +516,19 @@ def test_settings_lists_those_of_conditions(alphabar):
         "conditions.class.dropout = 0.1",
     ):
         assert key in said
+
+
+def test_what_was_asked_is_drawn_beside_the_pictures_of_a_grid(alphabar, runs, data, tmp_path):
+    folder = data / "maps" / "dog"
+    common = ("sample", runs["all"], "--map", folder, "--steps", 2, "--batch", 2)
+    assert alphabar(*common, "--prompt", "a rather long caption", "--out", tmp_path / "plain.png")[0] == 0
+    assert (
+        alphabar(*common, "--prompt", "a rather long caption", "--show-conditions", "--out", tmp_path / "shown.png")[0]
+        == 0
+    )
+    plain, shown = Image.open(tmp_path / "plain.png"), Image.open(tmp_path / "shown.png")
+    assert shown.width > plain.width
+    assert shown.height > plain.height
+    code, _, error = alphabar(*common, "--show-conditions", "--out", tmp_path / "x.npy")
+    assert code == 2
+    assert "give a .png" in error

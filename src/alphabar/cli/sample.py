@@ -92,6 +92,10 @@ def sample(
         str | None,
         typer.Option(metavar="FROM,TO", help="Times in 0..1 (1 is noise) at which guidance works. Default: 0,1."),
     ] = None,
+    show_conditions: Annotated[
+        bool,
+        typer.Option("--show-conditions", help="In a .png grid: draw what was asked beside each picture or below it."),
+    ] = False,
     checkpoint: Annotated[
         str | None, typer.Option(help="A step, step-N, or a checkpoint folder. Default: the newest.")
     ] = None,
@@ -114,6 +118,10 @@ def sample(
 
         raise ConfigurationError("give --seed or --seeds, not both")
     check_output(out)
+    if show_conditions and out.suffix.lower() != ".png":
+        from ..errors import ConfigurationError
+
+        raise ConfigurationError("--show-conditions draws into a grid; give a .png as --out")
     by_name = {"class": guidance_class, "text": guidance_text, "map": guidance_map, "image": guidance_image}
     weight, weights = parse_guidance(guidance, by_name)
     pipeline = load(run, checkpoint, raw_weights, device).with_settings(
@@ -138,7 +146,7 @@ def sample(
     if out.suffix.lower() in ANIMATIONS:
         _animate(pipeline, out, own_seeds, asked)
     else:
-        _write(pipeline, out, own_seeds, asked, batch, layout)
+        _write(pipeline, out, own_seeds, asked, batch, layout, show_conditions)
     record = pipeline.sampling_record()
     console.print(
         f"{len(own_seeds)} pictures in {out}: {record['weights']} weights of {record['checkpoint']} (model {record['model']}), "
@@ -200,16 +208,33 @@ def parse_seeds(n: int | None, text: str) -> list[int]:
 
 
 def _write(
-    pipeline: Pipeline, out: Path, seeds: Sequence[int], asked: Asked, batch: int | None, layout: Layout | None = None
+    pipeline: Pipeline,
+    out: Path,
+    seeds: Sequence[int],
+    asked: Asked,
+    batch: int | None,
+    layout: Layout | None = None,
+    show_conditions: bool = False,
 ) -> None:
-    from ..output import open_writer
+    import numpy as np
+
+    from ..output import Samples, open_writer
+    from ..pipeline import with_conditions
     from .watch import sampling_bar
 
     batch = batch or pipeline.fitting_batch()
     batches = -(-len(seeds) // batch)
     with sampling_bar(batches, pipeline.steps) as update, open_writer(out, len(seeds), layout) as writer:
+        parts = []
         for samples in pipeline.stream(seeds, asked, batch, update):
-            writer.add(samples)
+            if show_conditions:
+                parts.append(samples)  # a grid is kept in memory anyway, and all its captions are laid out together
+            else:
+                writer.add(samples)
+        if show_conditions:
+            pictures = np.concatenate([part.pictures for part in parts])
+            shown = with_conditions(pipeline.denoiser, pictures, asked.values)
+            writer.add(Samples(shown, list(seeds), asked.words, pipeline.sampling_record()))
 
 
 def _animate(pipeline: Pipeline, out: Path, seeds: Sequence[int], asked: Asked) -> None:

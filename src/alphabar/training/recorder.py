@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import numpy as np
 from ..config import Config
 from ..data.pictures import PictureSet, to_uint8
 from ..denoiser import Denoiser
-from ..images import captioned, filmstrip, grid, save_png, to_image
-from ..pipeline import Asked, Pipeline
+from ..images import filmstrip, grid, save_png
+from ..pipeline import Asked, Pipeline, with_conditions
 from ..randomness import derive_seeds
 from ..runs.atomic import write_text
 from ..runs.folder import RunFolder
@@ -196,19 +196,6 @@ def indices_by_class(data: TrainingData) -> np.ndarray | None:
     per_class = [np.flatnonzero(data.labels == i)[:CLASS_ROWS] for i in range(len(data.classes))]
     rows = min((len(found) for found in per_class), default=0)
     return np.stack([found[:rows] for found in per_class], axis=1) if rows else None
-
-
-def with_conditions(denoiser: Denoiser, pictures: np.ndarray, values: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Pictures (N, H, W, C) with their conditions: (N, H', W', 3), what is a picture beside them and what is a word below."""
-    rgb = np.stack([np.asarray(to_image(picture).convert("RGB")) for picture in pictures])
-    beside, words = [rgb], [list[str]() for _ in pictures]
-    for name, encoder in denoiser.encoders.items():
-        drawn, texts = encoder.show(values[name])
-        beside += [] if drawn is None else [drawn]
-        for own, text in zip(words, texts or [], strict=bool(texts)):
-            own.append(text)
-    tiles = np.concatenate(beside, axis=2)
-    return captioned(tiles, [" | ".join(own) for own in words]) if any(words) else tiles
 
 
 def _tensorboard(path: Path) -> Any:
