@@ -189,8 +189,10 @@ class Pipeline:
         for start in range(0, len(seeds), batch):
             part = slice(start, start + batch)
             states = self.states(seeds[part], asked.part(part), classifier)
-            last = last_state(_watched(states, on_state))
-            yield Samples(to_uint8(last.x_t), list(seeds[part]), asked.words[part], self.sampling_record())
+            x_0 = last_state(_watched(states, on_state)).x_t
+            for name, values in asked.part(part).values.items():
+                x_0 = self.denoiser.encoders[name].finish(x_0, values)
+            yield Samples(to_uint8(x_0), list(seeds[part]), asked.words[part], self.sampling_record())
 
     def states(
         self,

@@ -5,6 +5,7 @@ A field's description is at once its documentation, its help on the command line
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -158,6 +159,14 @@ class SampleSettings(Settings):
     guidance_interval: tuple[float, float] = Field(
         (0.0, 1.0), description="times (from, to] at which guidance works; 1 is the most noise"
     )
+
+    @field_validator("guidance")
+    @classmethod
+    def _check_guidance(cls, value: float | dict[str, float]) -> float | dict[str, float]:
+        for weight in value.values() if isinstance(value, dict) else (value,):
+            if not math.isfinite(weight):
+                raise ConfigurationError(f"guidance must be a finite number, got {weight}")
+        return value
 
     @field_validator("guidance_interval")
     @classmethod

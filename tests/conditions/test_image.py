@@ -198,7 +198,7 @@ def test_a_picture_of_another_size_is_resized_and_says_so(tmp_path):
     notes: list[str] = []
     big = noise(1, 16, 24)[0]
     encoder("image", channels=3).read([save_png(tmp_path / "big.png", big), noise(1)[0]], notes)
-    assert notes == ["picture big.png is 16x24, resized to 8x8 as in training"]
+    assert notes == ["picture big.png is 16x24, resized and cropped to 8x8 as in training"]
     notes.clear()
     built("super-resolution").read([noise(1, 8, 8)[0], noise(1, 4, 4)[0]], notes)
     assert notes == ["picture array is 8x8, resized to 4x4 as in training"]
@@ -302,3 +302,15 @@ def test_brightness_of_a_picture_with_alpha_is_that_of_its_colours():
     x = signed(2, 4)
     torch.testing.assert_close(luma(x), luma(x[:, :3]))
     torch.testing.assert_close(luma(signed(2, 2)), signed(2, 2)[:, :1])
+
+
+def test_inpainting_keeps_what_is_known():
+    built = encoder("image", task="inpaint")
+    picture, mask = noise(1, 8, 8)[0], np.zeros((8, 8), np.uint8)
+    mask[:, 4:] = 255
+    values = built.read([(picture, mask), None], [])
+    made = torch.zeros(2, built.shape[0], 8, 8)
+    finished = built.finish(made, values)
+    torch.testing.assert_close(finished[0, :, :, :4], torch.as_tensor(values[0, : built.channels, :, :4]))
+    assert (finished[0, :, :, 4:] == 0).all()
+    assert (finished[1] == 0).all()

@@ -378,3 +378,49 @@ def test_left_and_right_change_places_in_a_mirrored_map():
 def test_values_from_python_of_unknown_classes_have_none():
     values = np.full((1, 8, 8, 1), 9, np.uint8)
     assert encoder("map", classes=NAMES)(torch.from_numpy(values), 1).modulation.abs().sum() == 0
+
+
+# palettes that disagree with the classes
+
+
+def test_a_palette_in_another_order_than_the_classes_is_read_by_its_colours(tmp_path):
+    """Tools that save PNGs may sort a palette anew, file by file."""
+    own = save_palette(tmp_path / "own.png", MAP, COLOURS)
+    order = [2, 0, 3, 1]
+    table = np.argsort(order).astype(np.uint8)
+    shuffled = save_palette(tmp_path / "shuffled.png", table[MAP], [COLOURS[i] for i in order])
+    for path in (own, shuffled):
+        np.testing.assert_array_equal(reader(colours=HEX).indices(path), MAP)
+
+
+def test_a_palette_colour_that_no_class_has_is_an_error_that_names_it(tmp_path):
+    wrong = [(255, 255, 255), (0, 0, 0), (1, 2, 3), (0, 128, 255)]
+    path = save_palette(tmp_path / "wrong.png", MAP, wrong)
+    with pytest.raises(UnusableData, match=r"map wrong\.png: index 2 has colour #010203, which no class has"):
+        reader(colours=HEX).indices(path)
+
+
+def test_a_jpeg_is_no_map(tmp_path):
+    Image.fromarray(MAP).save(tmp_path / "a.jpg")
+    with pytest.raises(UnusableData, match="JPEG changes the values"):
+        reader().indices(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"swap": [[4]]}, "pairs of class indices"),
+        ({"swap": [[1, 300]]}, "pairs of class indices"),
+        ({"colours": ["nocolour"]}, "colours must be a colour name"),
+        ({"classes": [str(i) for i in range(256)]}, "up to 255 classes"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(ConfigurationError, match=message):
+        read_settings("map", settings)
+
+
+def test_instances_are_for_models_that_were_trained_with_them():
+    built = encoder("map", shape=(1, *MAP.shape), classes=NAMES)
+    with pytest.raises(ConfigurationError, match="takes a map alone"):
+        built.read([(MAP, MAP)], [])

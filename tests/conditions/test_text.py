@@ -149,12 +149,11 @@ def test_a_pretrained_model_runs_once_for_each_caption(pretrained):
     assert sum(calls) == 4
 
 
-def test_a_pretrained_model_is_computed_in_batches(pretrained, monkeypatch):
-    monkeypatch.setattr(text, "FEATURES_BATCH", 2)
+def test_a_pretrained_model_sees_each_caption_alone_so_that_a_resumed_run_sees_the_same(pretrained):
     built = encoder("text", pretrained=str(pretrained))
     calls = count_calls(pretrained)
-    built(np.array(["a", "a a", "red", "blue", "on"], object), 5)
-    assert calls == [2, 2, 1]
+    built(np.array(["a", "a a", "red", "a"], object), 4)
+    assert calls == [1, 1, 1]
 
 
 def test_features_of_a_pretrained_model_do_not_depend_on_the_batch(pretrained):

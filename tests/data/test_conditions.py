@@ -69,6 +69,16 @@ def test_missing_empty_and_unreadable_captions_are_reported_by_name_and_the_pict
         load(tmp_path, strict=True)
 
 
+def test_what_few_pictures_have_is_not_taken_unless_asked(tmp_path):
+    """A stray text file beside one picture must not throw away all others."""
+    captioned(tmp_path, {"a.png": "0 0.5 0.5 1 1", "b.png": None, "c.png": None, "d.png": None})
+    loaded = load(tmp_path)
+    assert len(loaded.train) == 4
+    assert loaded.report.conditions == {}
+    assert loaded.report.unused == ["text (a .txt file beside each, 1 of 4)"]
+    assert texts(load(tmp_path, conditions=["text"])) == {"a.png": "0 0.5 0.5 1 1"}
+
+
 ROWS = [("0.png", "a cat, asleep"), ("1.png", "猫"), ("2.png", ""), ("3.png", "  dog "), ("4.png", "x")]
 
 
@@ -100,7 +110,7 @@ def test_captions_stand_in_a_column_of_the_metadata(tmp_path, kind, column):
     loaded = load(tmp_path, {"text": {"column": column}})
     assert texts(loaded) == {"0.png": "a cat, asleep", "1.png": "猫", "3.png": "dog", "4.png": "x"}
     assert loaded.report.skipped == [("2.png", f"has no caption in column {column!r}")]
-    assert loaded.report.conditions == {"text": f"column {column!r}"}
+    assert loaded.report.conditions == {"text": f"column {column!r}, 4 of 5"}
     assert loaded.conditions["text"]["column"] == column
 
 
@@ -223,7 +233,7 @@ def test_columns_name_the_pairs(tmp_path, column, condition, settings, kind):
     rows[3][column] = None
     rows[4][column] = "pairs/gone.bmp"
     loaded = load(metadata(tmp_path, kind, rows), {condition: settings})
-    assert loaded.report.conditions == {condition: f"column {column!r}"}
+    assert loaded.report.conditions == {condition: f"column {column!r}, 3 of 5"}
     assert loaded.train.names == ["0.png", "1.png", "2.png"]
     told = loaded.train.values[condition][:, -1, 0, 0]
     assert told.tolist() == ([0, 1, 2] if "map" in (condition, settings.get("kind")) else [0, 10, 20])

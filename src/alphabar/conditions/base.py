@@ -65,6 +65,8 @@ class Offer:
     read: Callable[[PictureFile, tuple[int, int]], Any]
     settings: Any
     """The condition's settings with what was found on the way filled in."""
+    present: Callable[[PictureFile], bool] = lambda file: True
+    """Whether there seems to be a value for a picture, without reading it."""
 
 
 class Encoder(nn.Module, ABC):
@@ -129,6 +131,10 @@ class Encoder(nn.Module, ABC):
     def derive(self, x_0: Tensor, keys: Sequence[tuple[Any, ...]]) -> np.ndarray:
         """Values made from x_0 (n, C, H, W); what is random in them is a function of each picture's key."""
         raise NotImplementedError
+
+    def finish(self, pictures: Tensor, values: np.ndarray) -> Tensor:
+        """The new pictures x_0 (n, C, H, W) with what the condition prescribes exactly."""
+        return pictures
 
     def show(self, values: np.ndarray) -> tuple[np.ndarray | None, list[str] | None]:
         """For people: the values as pictures (n, H, W, 3) uint8, or as a short text each; None for what they are not."""

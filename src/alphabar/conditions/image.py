@@ -16,8 +16,8 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..data.decode import fit, read_header, read_picture, to_channels
-from ..data.pairs import check_same_aspect, find_pairs
+from ..data.decode import fit, naming, read_header, read_picture, to_channels
+from ..data.pairs import check_same_aspect, find_pairs, has_pair
 from ..data.pictures import to_signed, to_uint8
 from ..data.sources import Catalogue, PictureFile
 from ..errors import ConfigurationError, DataError
@@ -47,7 +47,7 @@ class ImageSettings(KindSettings):
     channels: Literal[1, 3] | None = Field(
         None, description="task=pair: 1 grey, 3 colour; default: 1 if the pairs are grey"
     )
-    background: str = Field("white", description="task=pair: the colour behind transparent pixels")
+    background: str | None = Field(None, description="the colour behind transparent pixels; default: data.background")
     scale: int = Field(4, ge=2, description="task=super-resolution: how many times smaller the input is")
     augmentation: float = Field(
         0.1,
@@ -90,16 +90,17 @@ class ImageEncoder(Encoder):
         if found is None:
             return None
         origin, locate = found
-        channels = settings.channels or sniff_channels(catalogue, locate)
+        channels, background = settings.channels or sniff_channels(catalogue, locate), settings.background or "white"
 
         def read(file: PictureFile, size: tuple[int, int]) -> np.ndarray:
             where = locate(file)
             if isinstance(where, Path):
                 check_same_aspect(file, where)
-                return read_picture(where, size, channels, settings.background)
-            return fit_array(where, size, channels)
+                with naming(f"its pair {where.name}"):
+                    return read_picture(where, size, channels, background)
+            return fit_array(where, size, channels, background)
 
-        return Offer(origin, read, settings.model_copy(update={"channels": channels}))
+        return Offer(origin, read, settings.model_copy(update={"channels": channels}), has_pair(locate))
 
     @classmethod
     def settle(cls, settings: ImageSettings, values: np.ndarray) -> ImageSettings:
@@ -149,9 +150,7 @@ class ImageEncoder(Encoder):
                 else "a mask goes with task=inpaint only"
             )
         picture, mask = given if isinstance(given, tuple) else (given, None)
-        x = to_signed(
-            load_input(picture, self.input_size, self.shape[0] if self.derived else self.channels, notes)[None]
-        )
+        x = self._load(picture, self.shape[0] if self.derived else self.channels, notes)
         match self.settings.task:
             case "super-resolution":
                 x = enlarge(x, self.size)
@@ -161,8 +160,26 @@ class ImageEncoder(Encoder):
                 x = find_edges(x)
         known = torch.ones(1, 1, *self.size)
         if mask is not None:
-            known = (to_signed(load_input(mask, self.size, 1, notes)[None]) <= 0).float()
+            note_size(mask, self.size, notes)
+            known = (to_signed(load_input(mask, self.size, 1)[None]) <= 0).float()
         return with_masks(x * known, known)[0].numpy()
+
+    def _load(self, picture: Any, channels: int, notes: list[str]) -> Tensor:
+        """The user's picture in [-1, 1], (1, C, H, W); one to enlarge that is not small is made so as in training."""
+        background = self.settings.background or "white"
+        enlarging = self.settings.task == "super-resolution" and picture_size(picture) != self.input_size
+        size = self.size if enlarging else self.input_size
+        x = to_signed(load_input(picture, size, channels, background)[None])
+        note_size(picture, self.input_size, notes)
+        return reduce(x, self.settings.scale) if enlarging else x
+
+    def finish(self, pictures: Tensor, values: np.ndarray) -> Tensor:
+        """Inpainting keeps what is known."""
+        if self.settings.task != "inpaint":
+            return pictures
+        given = torch.as_tensor(values).to(pictures)
+        known = given[:, self.channels : self.channels + 1]
+        return torch.where(known > 0, given[:, : self.channels], pictures)
 
     def forward(self, values: np.ndarray | Tensor | None, n: int, drop: Tensor | None = None) -> Cond:
         """values as above, or None for all null."""
@@ -288,26 +305,40 @@ def random_mask(size: tuple[int, int], g: np.random.Generator) -> np.ndarray:
     return known
 
 
-def load_input(given: Any, size: tuple[int, int], channels: int, notes: list[str]) -> np.ndarray:
-    """A user's picture, a path or (H, W[, C]) uint8, as (height, width, channels); what is resized goes to notes."""
+def picture_size(given: Any) -> tuple[int, int]:
+    """Height and width of a user's picture, a path or an array."""
     if isinstance(given, np.ndarray):
-        own, name = given.shape[:2], "array"
-        array = fit_array(given, size, channels)
-    else:
+        return int(given.shape[0]), int(given.shape[1])
+    with naming(f"picture {given}"):
         header = read_header(Path(given))
-        own, name = (header.height, header.width), Path(given).name
-        array = read_picture(Path(given), size, channels)
-    if tuple(own) != tuple(size):
-        notes.append(f"picture {name} is {own[0]}x{own[1]}, resized to {size[0]}x{size[1]} as in training")
-    return array
+    return header.height, header.width
 
 
-def fit_array(array: np.ndarray, size: tuple[int, int], channels: int) -> np.ndarray:
-    """(H, W) or (H, W, C) uint8 in the size and channels wanted."""
-    if array.dtype != np.uint8 or array.ndim not in (2, 3):
+def note_size(given: Any, size: tuple[int, int], notes: list[str]) -> None:
+    """Note that a user's picture is resized, if it is."""
+    own = picture_size(given)
+    if own != tuple(size):
+        name = "array" if isinstance(given, np.ndarray) else Path(given).name
+        cropped = " and cropped" if own[0] * size[1] != own[1] * size[0] else ""
+        notes.append(f"picture {name} is {own[0]}x{own[1]}, resized{cropped} to {size[0]}x{size[1]} as in training")
+
+
+def load_input(given: Any, size: tuple[int, int], channels: int, background: str = "white") -> np.ndarray:
+    """A user's picture, a path or (H, W[, C]) uint8, as (height, width, channels). Raises DataError that names the file."""
+    if isinstance(given, np.ndarray):
+        return fit_array(given, size, channels, background)
+    with naming(f"picture {given}"):
+        return read_picture(Path(given), size, channels, background)
+
+
+def fit_array(array: np.ndarray, size: tuple[int, int], channels: int, background: str = "white") -> np.ndarray:
+    """(H, W), (H, W, C) or (C, H, W) uint8 in the size and channels wanted."""
+    if array.ndim == 3 and array.shape[-1] > 4 >= array.shape[0]:
+        array = array.transpose(1, 2, 0)
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and not 1 <= array.shape[-1] <= 4):
         raise DataError(f"a picture must be uint8 (H, W) or (H, W, C), got {array.dtype} {array.shape}")
     flat = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
-    return fit(to_channels(Image.fromarray(np.ascontiguousarray(flat)), channels, "white"), size)
+    return fit(to_channels(Image.fromarray(np.ascontiguousarray(flat)), channels, background), size)
 
 
 def sniff_channels(catalogue: Catalogue, locate: Any) -> Literal[1, 3]:

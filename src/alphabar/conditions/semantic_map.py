@@ -12,13 +12,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image, ImageColor, ImageOps
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from ..data.decode import opened
-from ..data.pairs import Locate, check_same_aspect, find_pairs
+from ..data.decode import background_colour, naming, opened
+from ..data.pairs import Locate, check_same_aspect, find_pairs, has_pair
 from ..data.sources import Catalogue, PictureFile
 from ..errors import ConfigurationError, DataError, UnusableData
 from .base import Cond, Doors, Encoder, Offer, Sizes, hide
@@ -55,6 +54,20 @@ class MapSettings(KindSettings):
         default_factory=list,
         description="pairs of classes, such as left and right, that change places in a mirrored picture",
     )
+
+    @field_validator("swap")
+    @classmethod
+    def _swap_pairs(cls, value: list[list[int]]) -> list[list[int]]:
+        if any(len(pair) != 2 or not all(0 <= i < NOTHING for i in pair) for pair in value):
+            raise ConfigurationError(f"swap takes pairs of class indices such as [[4, 5]], got {value}")
+        return value
+
+    @field_validator("colours")
+    @classmethod
+    def _known_colours(cls, value: list[str]) -> list[str]:
+        for colour in value:
+            background_colour(colour, "colours")
+        return value
 
     @field_validator("classes")
     @classmethod
@@ -99,7 +112,9 @@ class MapEncoder(Encoder):
         settings = with_palette(with_class_file(settings, catalogue.folder), catalogue, found[1])
         reader = MapReader(settings)
         edges = instances[1] if instances else None
-        return Offer(found[0], lambda file, size: reader.read(file, size, found[1], edges), settings)
+        return Offer(
+            found[0], lambda file, size: reader.read(file, size, found[1], edges), settings, has_pair(found[1])
+        )
 
     @classmethod
     def folders(cls, name: str, settings: MapSettings) -> Collection[str]:
@@ -142,6 +157,10 @@ class MapEncoder(Encoder):
                 maps[-1][..., 0] = NOTHING
                 continue
             values, instance = given if isinstance(given, tuple) else (given, None)
+            if instance is not None and depth == 1:
+                raise ConfigurationError("this model takes a map alone, not a map with instances")
+            if instance is None and depth == 2:
+                notes.append("a map without instances has no edges between objects; give --instances too")
             array = reader.indices(values)
             if array.shape != self.size:
                 notes.append(
@@ -162,10 +181,11 @@ class MapEncoder(Encoder):
             one_hot = torch.zeros(n, count + edges, *self.size)
         else:
             maps = torch.as_tensor(values)
-            index = maps[..., 0].long()
-            one_hot = F.one_hot(torch.where(index < count, index, count), count + 1)[..., :count]
-            one_hot = one_hot if not edges else torch.cat([one_hot, maps[..., 1:2].long()], dim=-1)
-            one_hot = one_hot.permute(0, 3, 1, 2).float().contiguous()
+            index = (
+                maps[..., 0].long().clamp(max=count)
+            )  # all that is no class becomes one more, which is then left out
+            one_hot = torch.zeros(n, count + 1, *index.shape[1:]).scatter_(1, index[:, None], 1.0)[:, :count]
+            one_hot = torch.cat([one_hot, maps[..., 1:2].permute(0, 3, 1, 2).float()], dim=1) if edges else one_hot
         return Cond(**{self.settings.door: hide(one_hot, drop)})
 
     def show(self, values: np.ndarray) -> tuple[np.ndarray | None, list[str] | None]:
@@ -213,9 +233,13 @@ class MapReader:
         return np.where(ignored, NOTHING, raw).astype(np.uint8)
 
     def _pixels(self, path: Path) -> np.ndarray:
-        with opened(path) as image:
+        with naming(f"map {path.name}"), opened(path) as image:
             ImageOps.exif_transpose(image, in_place=True)
+            if image.mode == "P" and self.by_colour:
+                return self._by_palette(np.asarray(image), image, path)
             if image.mode in PALETTE_MODES:
+                if image.format == "JPEG":
+                    raise UnusableData(f"map {path.name}: JPEG changes the values of a map; save it as PNG")
                 return np.asarray(image).astype(np.int64)
             rgb = np.asarray(image.convert("RGB")).astype(np.int64)
         if not self.by_colour:
@@ -232,6 +256,24 @@ class MapReader:
                 f"map {path.name}: colour #{wrong:06x} has no class; known: {', '.join(self.settings.colours)}"
             )
         return out
+
+    def _by_palette(self, raw: np.ndarray, image: Image.Image, path: Path) -> np.ndarray:
+        """The indices as they are where the palette agrees with the classes' colours, otherwise those of its colours."""
+        colours = {i: tuple(image.getpalette("RGB")[3 * i : 3 * i + 3]) for i in np.unique(raw).tolist()}  # type: ignore[index]
+        known = [ImageColor.getrgb(colour)[:3] for colour in self.settings.colours]
+        used = {i: c for i, c in colours.items() if i != self.settings.ignore}
+        if all(i >= len(known) or len(c) < 3 or c == known[i] for i, c in used.items()):
+            return raw.astype(np.int64)
+        strange = {i: c for i, c in used.items() if c not in self.by_colour}
+        if strange:
+            index, colour = next(iter(strange.items()))
+            raise UnusableData(
+                f"map {path.name}: index {index} has colour #{bytes(colour).hex()}, which no class has; known: {', '.join(self.settings.colours)}"
+            )
+        table = np.arange(256)
+        for i, colour in used.items():
+            table[i] = self.by_colour[colour]
+        return table[raw]
 
 
 def _name(where: Any) -> str:
@@ -256,6 +298,7 @@ def instance_edges(where: Path | str | np.ndarray, size: tuple[int, int]) -> np.
         numbers = where.astype(np.int64)
     else:
         with opened(Path(where)) as image:
+            ImageOps.exif_transpose(image, in_place=True)
             numbers = np.asarray(image if image.mode in PALETTE_MODES else image.convert("RGB")).astype(np.int64)
     if numbers.ndim == 3:
         numbers = numbers @ np.array([65536, 256, 1])[: numbers.shape[-1]]

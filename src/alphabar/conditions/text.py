@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from ..data.sources import CAPTION_SUFFIX, Catalogue, PictureFile
@@ -23,7 +23,6 @@ from .base import Cond, Doors, Encoder, Offer, Sizes, hide
 from .settings import KindSettings
 
 PADDING = 256
-FEATURES_BATCH = 64
 
 
 class TextSettings(KindSettings):
@@ -36,6 +35,11 @@ class TextSettings(KindSettings):
     pretrained: str | None = Field(
         None, description="a local folder with a text model of the transformers library, used frozen instead"
     )
+
+    @field_validator("pretrained")
+    @classmethod
+    def _resolve(cls, value: str | None) -> str | None:
+        return None if value is None else str(Path(value).expanduser().absolute())  # a run is used from anywhere
 
     @model_validator(mode="after")
     def _check(self) -> TextSettings:
@@ -71,10 +75,20 @@ class TextEncoder(Encoder):
         """The caption column, or the .txt files beside the pictures."""
         column = settings.column
         if column in catalogue.columns():
-            return Offer(f"column {column!r}", lambda file, size: caption_of_row(file, column), settings)
+            return Offer(
+                f"column {column!r}",
+                lambda file, size: caption_of_row(file, column),
+                settings,
+                lambda file: bool(file.row.get(column)),
+            )
         in_files = catalogue.folder is not None and not catalogue.rows
         if in_files and any(caption_path(item).is_file() for item in catalogue.files):
-            return Offer("a .txt file beside each", lambda file, size: read_caption(caption_path(file)), settings)
+            return Offer(
+                "a .txt file beside each",
+                lambda file, size: read_caption(caption_path(file)),
+                settings,
+                lambda file: caption_path(file).is_file(),
+            )
         return None
 
     @classmethod
@@ -153,15 +167,19 @@ class FrozenFeatures(nn.Module):
     def __init__(self, settings: TextSettings) -> None:
         super().__init__()
         self.folder = str(Path(str(settings.pretrained)).expanduser())
-        self.width = int(pretrained_model(self.folder)[1].config.hidden_size)
+        width = getattr(pretrained_model(self.folder)[1].config, "hidden_size", None)
+        if width is None:
+            raise ConfigurationError(
+                f"{self.folder} is not a plain text encoder (no hidden_size); give a model such as BERT or MiniLM"
+            )
+        self.width = int(width)
 
     @torch.no_grad()
     def forward(self, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
         """Features, computed once for each caption and kept, and which of them count."""
         kept = pretrained_model(self.folder)[2]
-        new = sorted({text for text in texts if text not in kept})
-        for start in range(0, len(new), FEATURES_BATCH):
-            compute_features(self.folder, new[start : start + FEATURES_BATCH])
+        for text in sorted({text for text in texts if text not in kept}):
+            kept[text] = compute_features(self.folder, text)
         features = [kept[text] for text in texts]
         lengths = torch.tensor([len(f) for f in features])
         mask = torch.arange(int(lengths.max())) < lengths[:, None]
@@ -178,7 +196,7 @@ def pretrained_model(folder: str) -> tuple[Any, Any, dict[str, Tensor]]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False, use_safetensors=True)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # transformers and safetensors raise many kinds for damaged folders
         raise ConfigurationError(
             f"cannot load a text model from {folder}: {str(error).splitlines()[0]}; it needs config.json, model.safetensors and its tokenizer"
         ) from None
@@ -186,14 +204,12 @@ def pretrained_model(folder: str) -> tuple[Any, Any, dict[str, Tensor]]:
 
 
 @torch.no_grad()
-def compute_features(folder: str, texts: list[str]) -> None:
-    """Run the model on captions and keep their features."""
-    tokenizer, model, kept = pretrained_model(folder)
+def compute_features(folder: str, text: str) -> Tensor:
+    """The features (L, width) of a caption: alone, so that they do not depend on the captions beside it."""
+    tokenizer, model, _ = pretrained_model(folder)
     limit = min(int(getattr(model.config, "max_position_embeddings", 512)), 512)
-    batch = tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="pt")
-    hidden = model(**batch).last_hidden_state.float()
-    for text, states, mask in zip(texts, hidden, batch["attention_mask"].bool(), strict=True):
-        kept[text] = states[mask].clone()
+    batch = tokenizer([text], truncation=True, max_length=limit, return_tensors="pt")
+    return model(**batch).last_hidden_state[0].float()
 
 
 def caption_path(file: PictureFile) -> Path:
@@ -219,6 +235,8 @@ def caption_of_row(file: PictureFile, column: str) -> str:
     value = file.row.get(column)
     if value is None or not str(value).strip():
         raise DataError(f"has no caption in column {column!r}")
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
     if isinstance(value, list | dict | np.ndarray):
         raise DataError(f"has more than one text in column {column!r}; give one caption a picture")
     return str(value).strip()

@@ -19,28 +19,52 @@ if TYPE_CHECKING:
     from .found import DataReport
 
 
+SHARE_TAKEN = 0.5
+"""Of what was not asked for, only what most pictures have is taken: the others are left out."""
+
+
 def find_offers(settings: DataSettings, set_: Conditions, catalogue: Catalogue, report: DataReport) -> dict[str, Offer]:
     """What the data offers for each condition that is wanted (class apart): those of data.conditions, otherwise all that are set
     or found. Raises ConfigurationError for one that it does not have."""
+    for name, values in set_.items():
+        read_settings(name, values)  # a misspelt name or key is an error even where it is not used
     wanted = [name for name in settings.conditions or [] if name != "class"]
     tried = wanted if settings.conditions is not None else [n for n in {**KINDS, **set_} if n != "class"]
     offers, needed = {}, {*wanted, *(set_ if settings.conditions is None else ())} - {"class"}
     for name in tried:
         values = set_.get(name, {})
-        kind, chosen = kind_of(name, values), read_settings(name, values)
+        kind, chosen = kind_of(name, values), with_background(read_settings(name, values), settings)
         if kind.derives(chosen):
             report.conditions[name] = "made from the pictures"
             continue
         offer = kind.offer(name, chosen, catalogue)
-        if offer is not None:
-            offers[name], report.conditions[name] = offer, offer.origin
+        share, told = describe_offer(offer, catalogue)
+        if offer is not None and (name in needed or share >= SHARE_TAKEN):
+            offers[name], report.conditions[name] = offer, told
+        elif offer is not None:
+            report.unused.append(f"{name} ({told})")
         elif name in needed:
             raise ConfigurationError(f"--cond {name}: the data has no such values; it needs {kind.needs}")
     for name, kind in KINDS.items():
         if name not in tried and name not in set_ and name != "class":
             offer = kind.offer(name, kind.Settings(), catalogue)
-            report.unused += [f"{name} ({offer.origin})"] if offer else []
+            report.unused += [f"{name} ({describe_offer(offer, catalogue)[1]})"] if offer else []
     return offers
+
+
+def describe_offer(offer: Offer | None, catalogue: Catalogue) -> tuple[float, str]:
+    """The share of the pictures that seem to have a value, and where values come from in words, with the number where some lack one."""
+    if offer is None or not catalogue.files:
+        return 0.0, ""
+    count, n = sum(map(offer.present, catalogue.files)), len(catalogue.files)
+    return count / n, offer.origin if count == n else f"{offer.origin}, {count} of {n}"
+
+
+def with_background(chosen: Any, settings: DataSettings) -> Any:
+    """A condition's settings with the background of the data, where it has one of its own that is open."""
+    if getattr(chosen, "background", "") is None:
+        return chosen.model_copy(update={"background": settings.background})
+    return chosen
 
 
 def settle(
@@ -52,7 +76,8 @@ def settle(
     for name in used:
         if name != "class":
             kind = kind_of(name, set_.get(name, {}))
-            chosen = offers[name].settings if name in offers else read_settings(name, set_.get(name, {}))
+            plain = with_background(read_settings(name, set_.get(name, {})), settings)
+            chosen = offers[name].settings if name in offers else plain
             found[name] = (kind.settle(chosen, values[name]) if name in offers else chosen).model_dump()
     return found
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageColor, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from ..errors import AlphabarError, ConfigurationError, DataError
+from ..errors import AlphabarError, ConfigurationError, DataError, UnusableData
 
 EXTENSIONS = {
     ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif", ".jp2", ".tga", ".ico",
@@ -79,6 +79,17 @@ def opened(path: Path) -> Iterator[Image.Image]:
         raise DataError(f"cannot be read as a picture: {reason(error)}") from None
 
 
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """A DataError of the block tells which file it is about."""
+    try:
+        yield
+    except UnusableData:
+        raise
+    except DataError as error:
+        raise DataError(f"{what} {error}") from None
+
+
 @cache
 def _formats() -> tuple[str, ...]:
     """Those of FORMATS that this Pillow reads. Others stay shut: PostScript, for one, would be run by Ghostscript."""
@@ -128,13 +139,13 @@ def to_channels(image: Image.Image, channels: int, background: str) -> Image.Ima
     return Image.alpha_composite(backdrop, rgba).convert(PIL_MODES[channels])
 
 
-def background_colour(background: str) -> tuple[int, int, int]:
+def background_colour(background: str, setting: str = "data.background") -> tuple[int, int, int]:
     """(r, g, b) in 0..255 of a colour name or #rrggbb. Raises ConfigurationError for an unknown one."""
     try:
         r, g, b = ImageColor.getrgb(background)[:3]
         return r, g, b
     except ValueError:
-        raise ConfigurationError(f"data.background must be a colour name or #rrggbb, got {background!r}") from None
+        raise ConfigurationError(f"{setting} must be a colour name or #rrggbb, got {background!r}") from None
 
 
 def fit(image: Image.Image, size: tuple[int, int]) -> np.ndarray:

@@ -91,6 +91,21 @@ def _of_row(file: PictureFile, column: str, folder: Path | None) -> Path | np.nd
     return path
 
 
+def has_pair(locate: Locate) -> Callable[[PictureFile], bool]:
+    """Whether a picture's pair is found."""
+
+    def present(file: PictureFile) -> bool:
+        try:
+            locate(file)
+        except UnusableData:
+            return True  # an error that reading will tell
+        except DataError:
+            return False
+        return True
+
+    return present
+
+
 def check_same_aspect(file: PictureFile, path: Path) -> None:
     """Raise DataError if a pair has another aspect than its picture (a pixel of rounding is allowed): they would not lie over each other."""
     own, other = read_header(file.path), read_header(path)

@@ -105,7 +105,7 @@ class Trainer:
         mirrored = generator(config.seed, "flip", step).random(n) < 0.5 if config.data.flip else None
         t, weight = self.times.draw(n, config.seed, step)
         eps = normal((n, *self.data.shape), config.seed, "noise", step)
-        drop = {name: self._dropped(name, encoder.dropout, n, step) for name, encoder in self.denoiser.encoders.items()}
+        drop = self._drop_masks(n, step)
         total, squared_errors = 0.0, []
         for part in torch.arange(n).chunk(config.train.accumulate):
             batch = self.data.batch(indices[part.numpy()], None if mirrored is None else mirrored[part.numpy()])
@@ -120,6 +120,15 @@ class Trainer:
             total += float(loss.detach())
             squared_errors.append(losses.squared_error.detach().cpu())
         return total, t, torch.cat(squared_errors)
+
+    def _drop_masks(self, n: int, step: int) -> dict[str, Tensor]:
+        """Which conditions (n,) are hidden: each on its own, and of several also all together, as guidance starts from nothing."""
+        encoders = self.denoiser.encoders.items()
+        drop = {name: self._dropped(name, encoder.dropout, n, step) for name, encoder in encoders}
+        if len(drop) > 1 and self.config.train.drop_all:
+            together = self._dropped("", self.config.train.drop_all, n, step)
+            drop = {name: mask | together for name, mask in drop.items()}
+        return drop
 
     def _dropped(self, name: str, probability: float, n: int, step: int) -> Tensor:
         return uniform([n], self.config.seed, "drop", name, step) < probability
@@ -164,6 +173,8 @@ class Trainer:
                 {key.removeprefix("times."): v for key, v in optimizer.items() if key.startswith("times.")}
             )
             for name, parameter in self.denoiser.named_parameters():
+                if not parameter.requires_grad:
+                    continue
                 self.optimizer.state[parameter] = {
                     key: _like(optimizer[f"{key}.{name}"], parameter) for key in ADAM_STATE
                 }
@@ -198,7 +209,8 @@ def _like(value: Tensor, parameter: Tensor) -> Tensor:
 
 def build_optimizer(module: nn.Module, train: TrainSettings) -> torch.optim.AdamW:
     """AdamW (Loshchilov & Hutter 2019)."""
-    return torch.optim.AdamW(module.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=True)
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(trained, lr=train.learning_rate, weight_decay=train.weight_decay, fused=True)
 
 
 def learning_rate(train: TrainSettings, step: int) -> float:

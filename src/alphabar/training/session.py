@@ -256,6 +256,9 @@ class _Data:
         filled["data"] = own if self.settings is None else self.settings.model_dump()
         found = self._own_conditions(values) if self.conditions is None else self.conditions
         filled["conditions"] = {name: read_settings(name, v).model_dump() for name, v in found.items() if v is not None}
+        still = any(not kind_of(name, v).mirrors for name, v in filled["conditions"].items())
+        if still and filled["data"].get("flip") is None:
+            filled["data"] = {**filled["data"], "flip": False}
         if filled["conditions"]:
             filled["network"] = conditional_network(values)
         return finish(filled, self.train.shape[1:] or (1,))
@@ -272,7 +275,14 @@ class _Data:
             held[name] = (
                 kind_of(name, settings).settle(read_settings(name, settings), np.asarray(column[:])).model_dump()
             )
-        return {**found, **held}
+        wanted = (values.get("data") or {}).get("conditions")
+        offered = {**held, **found, **held}
+        for name in wanted or ():
+            if name not in offered:
+                raise ConfigurationError(
+                    f"data.conditions: the data has no {name!r}; it has: {', '.join(offered) or 'none'}"
+                )
+        return offered if wanted is None else {name: offered[name] for name in wanted}
 
 
 def conditional_network(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,12 @@ class TrainSettings(Settings):
     warm_up: int = Field(200, ge=0, description="optimizer steps over which the rate grows from 0")
     weight_decay: float = Field(0.0, ge=0, description="of AdamW")
     clip_norm: float = Field(1.0, gt=0, description="largest norm of the whole gradient")
+    drop_all: float = Field(
+        0.05,
+        ge=0,
+        lt=1,
+        description="with several conditions: probability that all are hidden together, beside the dropout of each",
+    )
     ema_decay: float = Field(
         0.9999,
         ge=0,
