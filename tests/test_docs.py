@@ -8,7 +8,6 @@ import importlib.util
 import math
 import re
 import shlex
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,6 +24,8 @@ from alphabar.config import finish, resolve
 from alphabar.data.load import load_data
 from alphabar.data.settings import DataSettings
 from alphabar.errors import ConfigurationError, DataError
+
+from .cli.running import run_command_line
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -185,14 +186,8 @@ def run(angle, bars, tmp_path):
 
 
 def command_line(monkeypatch, capsys, *arguments: object) -> tuple[int, str]:
-    monkeypatch.setattr(sys, "argv", ["alphabar", *map(str, arguments)])
-    try:
-        cli.main()
-        code = 0
-    except SystemExit as end:
-        code = int(end.code or 0)
-    captured = capsys.readouterr()
-    return code, " ".join((captured.out + captured.err).split())
+    code, out, error = run_command_line(monkeypatch, capsys, *arguments)
+    return code, " ".join((out + error).split())
 
 
 def test_its_values_come_from_the_column_and_are_found_without_asking(angle, bars, tmp_path):

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alphabar import cli
 from alphabar.runs.checkpoint import is_whole
 from alphabar.runs.folder import RunFolder
 
@@ -31,23 +30,6 @@ TINY = [
     "train.report_every=2",
 ]
 SETS = [word for setting in TINY for word in ("--set", setting)]
-
-
-@pytest.fixture
-def alphabar(monkeypatch, capsys):
-    """Run a command line; returns (exit code, standard output, standard error)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["alphabar", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from alphabar import cli
-from alphabar.cli.asking import match_by_name, parse_classes, parse_guidance, read_prompts, spread
+from alphabar.cli.asking import Options, inputs_of, match_by_name, parse_classes, parse_guidance, read_prompts, spread
 from alphabar.errors import ConfigurationError
 from alphabar.images import read_record
 from alphabar.runs.folder import RunFolder
@@ -25,23 +23,6 @@ TINY = {
 TEXT = {"conditions.text.width": 32, "conditions.text.layers": 1, "conditions.text.length": 16}
 SETS = [word for key, value in TINY.items() for word in ("--set", f"{key}={json.dumps(value)}")]
 CLASSES = ["a:b", "dog", "x, y", "猫"]
-
-
-@pytest.fixture
-def alphabar(monkeypatch, capsys):
-    """Run a command line; returns (exit code, standard output, standard error)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["alphabar", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -532,3 +513,17 @@ def test_what_was_asked_is_drawn_beside_the_pictures_of_a_grid(alphabar, runs, d
     code, _, error = alphabar(*common, "--show-conditions", "--out", tmp_path / "x.npy")
     assert code == 2
     assert "give a .png" in error
+
+
+def test_instances_join_their_maps_by_name(tmp_path):
+    class Plain:
+        classes = ()
+
+    for folder in ("maps", "objects"):
+        for name in ("a", "b"):
+            save(tmp_path / folder / f"{name}.png", np.zeros((8, 8), np.uint8))
+    options = Options(map=tmp_path / "maps", instances=tmp_path / "objects")
+    pairs = inputs_of(options, Plain())["map"]
+    assert [(m.parent.name, i.parent.name, m.name == i.name) for m, i in pairs] == [("maps", "objects", True)] * 2
+    with pytest.raises(ConfigurationError, match="--instances goes with --map"):
+        inputs_of(Options(instances=tmp_path / "objects"), Plain())

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alphabar.conditions import image as module
 from alphabar.conditions.image import ImageEncoder, enlarge, find_edges, low_size, luma, random_mask, reduce
 from alphabar.conditions.kinds import KINDS, read_settings
 from alphabar.data.pictures import to_signed, to_uint8
@@ -282,7 +281,7 @@ def test_values_of_other_channels_or_another_size_are_refused():
 def test_a_pair_has_nothing_to_make_it_from():
     with pytest.raises(ConfigurationError, match="task=pair has nothing to make a condition from"):
         encoder("image", channels=3).derive(signed(), keys(3))
-    for task in module.TASKS:
+    for task in ("pair", *TASKS):
         assert KINDS["image"].derives(read_settings("image", {"task": task})) == (task != "pair")
 
 

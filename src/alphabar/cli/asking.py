@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from ..pipeline import Pipeline
 
 
+GOES_WITH = {"mask": "image", "instances": "map"}
+"""Options whose files join those of another one to a pair."""
+
+
 @dataclass(frozen=True)
 class Options:
     """The options as they were given."""
@@ -23,6 +27,7 @@ class Options:
     map: Path | None = None
     image: Path | None = None
     mask: Path | None = None
+    instances: Path | None = None
     own: Sequence[str] = ()
 
 
@@ -36,14 +41,15 @@ def inputs_of(options: Options, pipeline: Pipeline) -> dict[str, list[Any]]:
     if options.prompts or options.prompts_file is not None:
         found["text"] = list(options.prompts) or read_prompts(Path(str(options.prompts_file)))
     files = {name: list_files(path, name) for name, path in (("map", options.map), ("image", options.image)) if path}
-    if options.mask is not None:
-        if "image" not in files:
-            raise ConfigurationError("--mask goes with --image, the picture whose white part of the mask is filled")
-        files["mask"] = list_files(options.mask, "mask")
+    for name, path in (("mask", options.mask), ("instances", options.instances)):
+        if path is not None:
+            if GOES_WITH[name] not in files:
+                raise ConfigurationError(f"--{name} goes with --{GOES_WITH[name]}; give both")
+            files[name] = list_files(path, name)
     matched: dict[str, list[Any]] = dict(match_by_name(files))
-    if "mask" in matched:
-        masks = matched.pop("mask")
-        matched["image"] = list(zip(matched["image"], masks, strict=True))
+    for name, other in GOES_WITH.items():
+        if name in matched:
+            matched[other] = list(zip(matched[other], matched.pop(name), strict=True))
     found |= matched
     for text in options.own:
         name, equals, value = text.partition("=")

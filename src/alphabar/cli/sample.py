@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import ConfigurationError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -72,6 +74,10 @@ def sample(
         Path | None,
         typer.Option("--mask", help="For inpainting: white where the picture is to be filled; a file or a folder."),
     ] = None,
+    instances: Annotated[
+        Path | None,
+        typer.Option("--instances", help="For a model of maps with instances: a number an object; a file or a folder."),
+    ] = None,
     cond: Annotated[
         list[str] | None, typer.Option("--cond", metavar="NAME=VALUE", help="The value of a condition of your own.")
     ] = None,
@@ -114,13 +120,9 @@ def sample(
 
     chosen = parse_seeds(n, seeds) if seeds is not None else None
     if chosen is not None and seed is not None:
-        from ..errors import ConfigurationError
-
         raise ConfigurationError("give --seed or --seeds, not both")
     check_output(out)
     if show_conditions and out.suffix.lower() != ".png":
-        from ..errors import ConfigurationError
-
         raise ConfigurationError("--show-conditions draws into a grid; give a .png as --out")
     by_name = {"class": guidance_class, "text": guidance_text, "map": guidance_map, "image": guidance_image}
     weight, weights = parse_guidance(guidance, by_name)
@@ -128,7 +130,7 @@ def sample(
         steps=steps, variance=variance, clip=clip, guidance=weight, guidance_rescale=guidance_rescale,
         guidance_interval=parse_interval(guidance_interval),
     )  # fmt: skip
-    found = inputs_of(Options(label, prompt or (), prompts, map_, image, mask, cond or ()), pipeline)
+    found = inputs_of(Options(label, prompt or (), prompts, map_, image, mask, instances, cond or ()), pipeline)
     total, given = spread(found, len(chosen) if chosen else n, DEFAULT_COUNT)
     own_seeds = chosen if chosen is not None else derive_seeds(seed or 0, total)
     layout = None
@@ -158,7 +160,6 @@ def guidance_grid(
     pipeline: Pipeline, seeds: Sequence[int], given: dict[str, list[Any]], weights: Sequence[float]
 ) -> tuple[list[int], dict[str, list[Any]], Layout]:
     """Every picture once for each weight, from the same noise, and the layout of the grid: a column a weight, a row a picture."""
-    from ..errors import ConfigurationError
     from ..output import Layout
     from ..pipeline import in_words
 
@@ -178,7 +179,6 @@ def guidance_grid(
 
 def parse_interval(text: str | None) -> tuple[float, float] | None:
     """'0.2,0.8' -> (0.2, 0.8). Raises ConfigurationError."""
-    from ..errors import ConfigurationError
 
     if text is None:
         return None
@@ -191,7 +191,6 @@ def parse_interval(text: str | None) -> tuple[float, float] | None:
 
 def parse_seeds(n: int | None, text: str) -> list[int]:
     """'0-3,7' -> [0, 1, 2, 3, 7]. Raises ConfigurationError if it is not such a list, or n disagrees with it."""
-    from ..errors import ConfigurationError
 
     seeds: list[int] = []
     try:
@@ -238,7 +237,6 @@ def _write(
 
 
 def _animate(pipeline: Pipeline, out: Path, seeds: Sequence[int], asked: Asked) -> None:
-    from ..errors import ConfigurationError
     from ..images import save_animation
     from .watch import sampling_bar
 

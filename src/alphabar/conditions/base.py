@@ -117,20 +117,20 @@ class Encoder(nn.Module, ABC):
         """The doors that it needs beyond `vector`, for x_0 of this shape. Raises ConfigurationError where it cannot work."""
         return Doors()
 
+    @abstractmethod
     def read(self, inputs: Sequence[Any], notes: list[str]) -> np.ndarray:
         """The values of what a user asks for, one input a picture, None being null; what was changed on the way goes to notes.
 
         Raises ConfigurationError or DataError, naming what is accepted.
         """
-        raise NotImplementedError
 
     @abstractmethod
     def forward(self, values: np.ndarray | Tensor | None, n: int, drop: Tensor | None = None) -> Cond:
         """Encode n conditions; None stands for n null ones, and drop (n,) bool marks those that become null."""
 
     def derive(self, x_0: Tensor, keys: Sequence[tuple[Any, ...]]) -> np.ndarray:
-        """Values made from x_0 (n, C, H, W); what is random in them is a function of each picture's key."""
-        raise NotImplementedError
+        """Values made from x_0 (n, C, H, W), for a kind that `derives`; what is random in them is a function of each picture's key."""
+        raise NotImplementedError(f"{type(self).__name__} derives its values, so it needs a method derive")
 
     def finish(self, pictures: Tensor, values: np.ndarray) -> Tensor:
         """The new pictures x_0 (n, C, H, W) with what the condition prescribes exactly."""

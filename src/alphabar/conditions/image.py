@@ -26,7 +26,6 @@ from ..randomness import generator
 from .base import Cond, Doors, Encoder, Offer, Sizes, hide
 from .settings import KindSettings
 
-TASKS = ("pair", "super-resolution", "colorize", "inpaint", "edges")
 DEFAULT_COLUMN = "conditioning_image_file_name"
 USUAL_FOLDERS = ("conditioning", "conditioning_image", "conditioning_images")
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601

@@ -181,9 +181,8 @@ class MapEncoder(Encoder):
             one_hot = torch.zeros(n, count + edges, *self.size)
         else:
             maps = torch.as_tensor(values)
-            index = (
-                maps[..., 0].long().clamp(max=count)
-            )  # all that is no class becomes one more, which is then left out
+            # all that is no class becomes one class more, which is then left out
+            index = maps[..., 0].long().clamp(max=count)
             one_hot = torch.zeros(n, count + 1, *index.shape[1:]).scatter_(1, index[:, None], 1.0)[:, :count]
             one_hot = torch.cat([one_hot, maps[..., 1:2].permute(0, 3, 1, 2).float()], dim=1) if edges else one_hot
         return Cond(**{self.settings.door: hide(one_hot, drop)})

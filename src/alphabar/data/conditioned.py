@@ -87,7 +87,8 @@ def stack_values(values: list[Any]) -> np.ndarray:
     return np.array(values, object) if values and isinstance(values[0], str) else np.array(values)
 
 
-def swapped_indices(conditions: Mapping[str, Mapping[str, Any]]) -> dict[str, np.ndarray]:
+def swapped_indices(conditions: Conditions) -> dict[str, np.ndarray]:
+    """By condition, what each index (256,) of its maps becomes in a mirrored picture, where that differs."""
     found = {name: kind_of(name, v).mirrored_indices(read_settings(name, v)) for name, v in conditions.items()}
     return {name: indices for name, indices in found.items() if indices is not None}
 
@@ -104,7 +105,7 @@ def never_mirrored(words: list[str], data: PictureSet) -> np.ndarray:
     return np.array([any(word in " ".join(parts).lower() for word in lowered) for parts in zip(*texts, strict=True)])
 
 
-def pair_folders(settings: DataSettings, set_: Conditions, folder: Path) -> list[Path]:
+def pair_folders(set_: Conditions, folder: Path) -> list[Path]:
     """Folders whose pictures are pairs of others: those that are set, and those of usual names beside "images"."""
     usual = KINDS if (folder / PICTURES_FOLDER).is_dir() else {}
     chosen = {name: set_.get(name, {}) for name in {**usual, **set_}}

@@ -162,7 +162,7 @@ def _resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _from_folder(
     settings: DataSettings, set_: Conditions, report: DataReport, folder: Path, cache: Path | None, progress: Progress
 ) -> Source:
-    found, report.other_files = list_pictures(folder, pair_folders(settings, set_, folder))
+    found, report.other_files = list_pictures(folder, pair_folders(set_, folder))
     catalogue = Catalogue(folder, found, read_metadata(folder) is not None)
     offers = find_offers(settings, set_, catalogue, report)
     headers: list[tuple[PictureFile, Header]] = []

@@ -67,6 +67,7 @@ def natural(name: str) -> tuple[int, float, str]:
 
 
 def read_column(source: Source, column: str, option: str) -> list[Any]:
+    """The value of each picture in a column of the metadata. Raises ConfigurationError or DataError, naming `option` and what is there."""
     if not source.rows or not any(source.rows):
         offers = "label" if source.labels is not None else "folder" if source.folders is not None else "nothing"
         raise ConfigurationError(f"{option} {column}: this data has no metadata columns; it offers: {offers}")

@@ -276,7 +276,7 @@ class _Data:
                 kind_of(name, settings).settle(read_settings(name, settings), np.asarray(column[:])).model_dump()
             )
         wanted = (values.get("data") or {}).get("conditions")
-        offered = {**held, **found, **held}
+        offered = held | {name: v for name, v in found.items() if name not in held}
         for name in wanted or ():
             if name not in offered:
                 raise ConfigurationError(
