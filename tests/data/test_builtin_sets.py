@@ -51,13 +51,13 @@ def test_digits_load_by_name():
 @pytest.mark.parametrize(
     "content",
     [
-        None,
-        b"",
-        b"no gzip",
-        gzip.compress(b"1,2,3\n"),
-        gzip.compress(b"a,b\n"),
-        gzip.compress(b"\xff\xfe"),
-        gzip.compress(b"1,2\n" * 99)[:-9],
+        pytest.param(None, id="absent"),
+        pytest.param(b"", id="empty"),
+        pytest.param(b"no gzip", id="not packed"),
+        pytest.param(gzip.compress(b"1,2,3\n"), id="too few columns"),
+        pytest.param(gzip.compress(b"a,b\n"), id="no numbers"),
+        pytest.param(gzip.compress(b"\xff\xfe"), id="no text"),
+        pytest.param(gzip.compress(b"1,2\n" * 99)[:-9], id="cut off"),
     ],
 )
 def test_other_digits_that_cannot_be_read_are_refused(tmp_path, content):
