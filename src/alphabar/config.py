@@ -72,7 +72,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "norm_eps": 1e-6, "down_padding": "after",
         },
         "train": {"steps": 800_000, "batch_size": 128, "learning_rate": 2e-4, "warm_up": 5000, "checkpoint_every": 10_000},
-        "sample": {"variance": "beta", "steps": 1000},
+        "sample": {"sampler": "ancestral", "variance": "beta", "steps": 1000},
     },
 }  # fmt: skip
 """All share the diffusion of DDPM: T = 1000 linear betas, eps prediction, the simple loss, uniform times."""

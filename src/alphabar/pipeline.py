@@ -23,14 +23,15 @@ from .model import build_denoiser, pick_device
 from .output import Samples
 from .randomness import derive_seeds
 from .runs.checkpoint import Checkpoint, find_checkpoint, load_weights
-from .samplers.ancestral import Ancestral
-from .samplers.base import SampleState, last_state, sample_states
+from .samplers.base import Sampler, SampleState, last_state, sample_states
 from .samplers.clip import Clipped
-from .samplers.grids import trailing_times
+from .samplers.grids import time_grid
+from .samplers.methods import Choice, Options, auto_choice, build_sampler
 from .schedule import Time
-from .settings import SampleSettings, validate
+from .settings import OPTION_OF, SampleSettings, validate
 
-DEFAULT_STEPS = 250
+DEFAULT_STEPS = 50
+STEPS_OF = {"ancestral": 250, "adaptive": 10}  # where the default is another
 DEFAULT_COUNT = 16
 LARGEST_BATCH = 128
 
@@ -67,11 +68,13 @@ class Pipeline:
         shape: Sequence[int],
         settings: SampleSettings | None = None,
         record: dict[str, Any] | None = None,
+        background: str = "white",
     ) -> None:
         self.denoiser = denoiser.eval()
         self.shape = tuple(shape)
         self.settings = settings or SampleSettings()
         self.record = {"alphabar": __version__} | (record or {})
+        self.background = background  # behind pictures with transparency, as in training
 
     @property
     def device(self) -> torch.device:
@@ -95,12 +98,38 @@ class Pipeline:
         if isinstance(settings.guidance, dict):
             for name in settings.guidance:
                 self._check_condition(name)
-        return Pipeline(self.denoiser, self.shape, settings, self.record)
+        return Pipeline(self.denoiser, self.shape, settings, self.record, self.background)
+
+    def with_sampler(self, name: str) -> Pipeline:
+        """The same model and number of steps with another sampler, without the settings of the one before."""
+        changes = {"sampler": name, "steps": self.steps} | dict.fromkeys(OPTION_OF)
+        settings = validate(SampleSettings, self.settings.model_dump() | changes)
+        return Pipeline(self.denoiser, self.shape, settings, self.record, self.background)
 
     @property
     def steps(self) -> int:
-        """The number of reverse steps: as set, or 250, or T if that is less."""
-        return self.settings.steps or min(DEFAULT_STEPS, self.denoiser.schedule.steps or DEFAULT_STEPS)
+        """The number of reverse steps: as set, or the method's default, or T if that is less."""
+        default = STEPS_OF.get(self._named_sampler or "", DEFAULT_STEPS)
+        return self.settings.steps or min(default, self.denoiser.schedule.steps or default)
+
+    @property
+    def _named_sampler(self) -> str | None:
+        """The sampler that is set, or that a setting of its own implies; None if it is left to the number of steps."""
+        if self.settings.sampler != "auto":
+            return self.settings.sampler
+        return next((sampler for name, sampler in OPTION_OF.items() if getattr(self.settings, name) is not None), None)
+
+    @property
+    def picked(self) -> bool:
+        """Whether `auto` picked the sampler."""
+        return self._named_sampler is None
+
+    @property
+    def method(self) -> Choice:
+        """The sampler and the grid that are used: as set, or picked by the number of steps."""
+        named = self._named_sampler
+        choice = Choice(named, "trailing") if named else auto_choice(self.steps)
+        return Choice(choice.sampler, self.settings.grid or choice.grid)
 
     @property
     def variance(self) -> str:
@@ -185,11 +214,11 @@ class Pipeline:
         if not seeds:
             raise ConfigurationError("there is nothing to make: give n >= 1, or at least one seed")
         asked = asked or self.ask(len(seeds), {})
-        batch = batch or self.fitting_batch()
+        batch = batch or self.fitting_batch(asked)
         for start in range(0, len(seeds), batch):
             part = slice(start, start + batch)
             states = self.states(seeds[part], asked.part(part), classifier)
-            x_0 = last_state(_watched(states, on_state)).x_t
+            x_0 = last_state(watched(states, on_state)).x_t
             for name, values in asked.part(part).values.items():
                 x_0 = self.denoiser.encoders[name].finish(x_0, values)
             yield Samples(to_uint8(x_0), list(seeds[part]), asked.words[part], self.sampling_record())
@@ -201,12 +230,27 @@ class Pipeline:
         classifier: Callable[[Tensor, Time], Tensor] | None = None,
     ) -> Iterator[SampleState]:
         """The states from noise to data of one batch, as a generator that may be stopped at any time."""
-        times = trailing_times(self.denoiser.schedule, self.steps)
-        guided: DenoiserLike = self.guided(len(seeds), asked or Asked({}, [{} for _ in seeds]))
+        denoiser = self.conditioned(len(seeds), asked, classifier)
+        return sample_states(self.sampler(), denoiser, self.times(), seeds, self.shape, self.device)
+
+    def sampler(self) -> Sampler:
+        """The method, built."""
+        settings = self.settings
+        own = {name: getattr(settings, name) for name in ("eta", "tolerance") if getattr(settings, name) is not None}
+        return build_sampler(self.method.sampler, Options(self.variance, **own))
+
+    def times(self) -> Tensor:
+        """The times that are visited, from 1 (or just below, with grids of older code) to 0."""
+        return time_grid(self.method.grid, self.denoiser.schedule, self.steps)
+
+    def conditioned(
+        self, n: int, asked: Asked | None = None, classifier: Callable[[Tensor, Time], Tensor] | None = None
+    ) -> DenoiserLike:
+        """The denoiser of n pictures as a sampler sees it: with what is asked of them, guided and clipped as set."""
+        guided: DenoiserLike = self.guided(n, asked or Asked({}, [{} for _ in range(n)]))
         if classifier is not None:
             guided = ClassifierGuided(guided, classifier)
-        clipped = Clipped(guided, self.settings.clip, self.settings.dynamic_quantile)
-        return sample_states(Ancestral(self.variance), clipped, times, seeds, self.shape, None, self.device)
+        return Clipped(guided, self.settings.clip, self.settings.dynamic_quantile)
 
     @torch.no_grad()
     def guided(self, n: int, asked: Asked) -> Guided:
@@ -233,7 +277,17 @@ class Pipeline:
     def sampling_record(self) -> dict[str, Any]:
         """How pictures are made now, as it is written into each of them."""
         settings, plain = self.settings, SampleSettings()
-        own = {"sampler": "ancestral", "steps": self.steps, "variance": self.variance, "clip": settings.clip}
+        method = self.method
+        own: dict[str, Any] = {
+            "sampler": method.sampler,
+            "grid": method.grid,
+            "steps": self.steps,
+            "clip": settings.clip,
+        }
+        for name, sampler in OPTION_OF.items():
+            if method.sampler == sampler:
+                value = self.variance if name == "variance" else getattr(settings, name)
+                own |= {} if value is None else {name: value}
         if settings.clip == "dynamic":
             own["dynamic_quantile"] = settings.dynamic_quantile
         for name in ("guidance", "guidance_rescale", "guidance_interval"):
@@ -241,14 +295,20 @@ class Pipeline:
                 own[name] = getattr(settings, name)
         return own | self.record
 
-    def fitting_batch(self) -> int:
+    def fitting_batch(self, asked: Asked) -> int:
         """A batch whose activations take at most a quarter of the free memory, 128 at most: memory stays flat in n."""
         free = available_memory()
         if self.device.type == "cuda":
             free = float(torch.cuda.mem_get_info(self.device)[0])
-        passes = 1 if self.settings.guidance == 1 else 1 + len(self.conditions)
-        per_picture = passes * activation_bytes(self.denoiser, self.shape, self.denoiser.encode({}, 1))
+        per_picture = self._passes(asked) * activation_bytes(self.denoiser, self.shape, self.denoiser.encode({}, 1))
         return int(max(1, min(LARGEST_BATCH, free / 4 // per_picture)))
+
+    def _passes(self, asked: Asked) -> int:
+        """How many estimates of a picture guidance takes at a step, inside its interval."""
+        weights = [self._weight(name, asked) for name in self.conditions if name in asked.values]
+        rescale, interval = self.settings.guidance_rescale, self.settings.guidance_interval
+        guided = Guided(self.denoiser, [Cond()] * (len(weights) + 1), weights, rescale, interval)
+        return len(guided.needed(guided.factors(interval[1])))
 
 
 def with_conditions(denoiser: Denoiser, pictures: np.ndarray, values: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -272,7 +332,8 @@ def in_words(item: Any) -> str:
     return "array" if isinstance(item, np.ndarray) else item.name if isinstance(item, Path) else str(item)
 
 
-def _watched(states: Iterator[SampleState], on_state: StateCallback | None) -> Iterator[SampleState]:
+def watched(states: Iterator[SampleState], on_state: StateCallback | None) -> Iterator[SampleState]:
+    """The same states, each shown to the callback before it is used."""
     for state in states:
         if on_state is not None:
             on_state(state)
@@ -311,7 +372,7 @@ def load(run: str | Path, checkpoint: str | None = None, raw_weights: bool = Fal
     if found.config.train.channels_last and len(found.shape) == 3:
         denoiser = denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     record = {"weights": "raw" if raw_weights else "ema", "model": found.hash(part), "checkpoint": found.path.name}
-    return Pipeline(denoiser, found.shape, found.config.sample, record)
+    return Pipeline(denoiser, found.shape, found.config.sample, record, found.config.data.background)
 
 
 def restore_denoiser(found: Checkpoint, part: str) -> Denoiser:

@@ -53,6 +53,10 @@ class Schedule(ABC):
         """log SNR_t, falling with t, +inf at t = 0, and -inf at t = 1 if the terminal SNR is zero."""
         return self.alpha_bar(t).log() - self.noise_variance(t).log()
 
+    @abstractmethod
+    def time(self, log_snr: Time) -> Tensor:
+        """The t at which the log-SNR has this value, the inverse of `log_snr`; 1 for a value below that of t = 1. Float64."""
+
 
 class TableSchedule(Schedule):
     """The schedule of DDPM: T preset betas (Ho et al. 2020, eq. 2).
@@ -86,6 +90,20 @@ class TableSchedule(Schedule):
         """1 - alpha_bar at real t; exactly the table's value at t = k / T."""
         return self._interpolate(t, 1 - self.alpha_bars, sign=-1)
 
+    def time(self, log_snr: Time) -> Tensor:
+        """By the same interpolation: in the log-SNR, or in alpha_bar where the log-SNR has no finite end."""
+        value = torch.as_tensor(log_snr, dtype=torch.float64)
+        below = torch.searchsorted(-self._log_snrs, -value).clamp(1, self.steps) - 1
+        left, right = self._log_snrs[below], self._log_snrs[below + 1]
+        curved = left.isfinite() & right.isfinite()
+        by_log_snr = (left - value) / (left - right)
+        by_alpha_bar = (self.alpha_bars[below] - torch.sigmoid(value)) / (
+            self.alpha_bars[below] - self.alpha_bars[below + 1]
+        )
+        first = torch.sigmoid(-value) / (1 - self.alpha_bars[1])  # without cancellation next to clean data
+        fraction = torch.where(curved, by_log_snr, torch.where(below == 0, first, by_alpha_bar))
+        return (below + fraction.clamp(0, 1)) / self.steps
+
     def _interpolate(self, t: Time, table: Tensor, sign: int) -> Tensor:
         """sigmoid(sign * log-SNR) between grid points where both ends are finite; elsewhere linear in the table."""
         position = check_time(t) * self.steps
@@ -108,6 +126,12 @@ class ContinuousCosineSchedule(Schedule):
 
     def __init__(self, max_log_snr: float = 12.0) -> None:
         self.margin = 2 / math.pi * math.atan(math.exp(-max_log_snr / 2))
+
+    def time(self, log_snr: Time) -> Tensor:
+        """From the angle atan(e^(-log-SNR / 2)); what lies beyond the margins is put onto them."""
+        value = torch.as_tensor(log_snr, dtype=torch.float64)
+        angle = torch.atan(torch.exp(-value / 2)) * 2 / math.pi
+        return ((angle - self.margin) / (1 - 2 * self.margin)).clamp(0, 1)
 
     def _angle(self, t: Time) -> Tensor:
         t = check_time(t)

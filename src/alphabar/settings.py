@@ -138,12 +138,42 @@ class LossSettings(Settings):
     )
 
 
+SamplerName = Literal[
+    "auto", "ancestral", "ddim", "euler", "heun", "dpm++2s", "dpm++2m", "dpm++3m", "dpm++2m-sde", "unipc", "deis", "plms",
+    "adaptive",
+]  # fmt: skip
+GridName = Literal["trailing", "leading", "linspace", "quadratic", "log_snr", "karras"]
+OPTION_OF = {"variance": "ancestral", "eta": "ddim", "tolerance": "adaptive"}
+"""Settings that one sampler alone has: with `auto` they pick it."""
+
+
 class SampleSettings(Settings):
     """How new pictures are made."""
 
-    steps: int | None = Field(None, ge=1, description="reverse steps; default: 250, or T if that is less")
+    sampler: SamplerName = Field(
+        "auto",
+        description="the method: auto (picked by the number of steps, from a table measured in this project), ancestral (DDPM), ddim, euler, "
+        "heun, dpm++2s, dpm++2m, dpm++3m, dpm++2m-sde, unipc, deis, plms, or adaptive",
+    )
+    grid: GridName | None = Field(
+        None,
+        description="where the steps lie: trailing (even in t), leading, linspace, quadratic, log_snr or karras; default: trailing, or what auto picks",
+    )
+    steps: int | None = Field(
+        None, ge=1, description="reverse steps, at most T; default: 50, of ancestral sampling 250, of adaptive 10"
+    )
     variance: Literal["posterior", "beta", "learned"] | None = Field(
-        None, description="noise of a reverse step; default: learned if the model learned it, otherwise posterior"
+        None,
+        description="sampler=ancestral (which auto then takes): noise of a step; default: learned if the model learned it, otherwise posterior",
+    )
+    eta: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="sampler=ddim (which auto then takes): 0 is deterministic, 1 ancestral; default: 0",
+    )
+    tolerance: float | None = Field(
+        None, gt=0, description="sampler=adaptive (which auto then takes): relative error of a step; default: 0.05"
     )
     clip: Literal["static", "dynamic", "off"] = Field(
         "static", description="keep x_0 in range: to [-1, 1], by quantile, or not"
@@ -159,6 +189,18 @@ class SampleSettings(Settings):
     guidance_interval: tuple[float, float] = Field(
         (0.0, 1.0), description="times (from, to] at which guidance works; 1 is the most noise"
     )
+
+    @model_validator(mode="after")
+    def _check_options(self) -> SampleSettings:
+        for name, sampler in OPTION_OF.items():
+            if getattr(self, name) is not None and self.sampler not in ("auto", sampler):
+                raise ConfigurationError(
+                    f"{name} is a setting of sampler={sampler}, not of {self.sampler}; leave one out"
+                )
+        chosen = [f"{name} (of {sampler})" for name, sampler in OPTION_OF.items() if getattr(self, name) is not None]
+        if len(chosen) > 1:
+            raise ConfigurationError(f"{' and '.join(chosen)} go with different samplers; give one of them")
+        return self
 
     @field_validator("guidance")
     @classmethod

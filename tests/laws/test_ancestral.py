@@ -14,7 +14,7 @@ from alphabar.parameterization import Prediction, eps_from_x_0
 from alphabar.samplers.ancestral import Ancestral
 from alphabar.samplers.base import last_state, sample_states
 from alphabar.samplers.clip import Clipped, dynamic_threshold
-from alphabar.samplers.grids import trailing_times
+from alphabar.samplers.grids import time_grid, trailing_times
 from alphabar.schedule import ContinuousCosineSchedule, TableSchedule, build_schedule, cosine_betas, linear_betas
 from alphabar.settings import ScheduleSettings
 
@@ -26,7 +26,7 @@ DIM = 160
 
 def draw(denoiser, variance, steps, n=N, dim=DIM):
     times = trailing_times(denoiser.schedule, steps)
-    return last_state(sample_states(Ancestral(variance), denoiser, times, range(n), [dim], None)).x_t
+    return last_state(sample_states(Ancestral(variance), denoiser, times, range(n), [dim])).x_t
 
 
 def closed_form(schedule, variance, steps, mean, deviation):
@@ -148,10 +148,10 @@ def test_trailing_grid_starts_at_noise_ends_at_data_and_stays_on_the_table(steps
 
 def test_more_steps_than_the_table_are_refused_but_not_on_a_continuous_schedule():
     with pytest.raises(ConfigurationError, match="T = 10 steps, got 11"):
-        trailing_times(TableSchedule(linear_betas(100)[:10]), 11)
-    assert len(trailing_times(ContinuousCosineSchedule(), 5000)) == 5001
+        time_grid("trailing", TableSchedule(linear_betas(100)[:10]), 11)
+    assert len(time_grid("trailing", ContinuousCosineSchedule(), 5000)) == 5001
     with pytest.raises(ConfigurationError, match="at least 1"):
-        trailing_times(ContinuousCosineSchedule(), 0)
+        time_grid("trailing", ContinuousCosineSchedule(), 0)
 
 
 def test_a_continuous_schedule_samples_with_the_same_sampler():

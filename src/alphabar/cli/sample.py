@@ -36,8 +36,29 @@ def sample(
         int | None,
         typer.Option("-n", min=1, help="How many pictures. Default: one an input, 16 with one input or none."),
     ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            help="auto, ancestral, ddim, euler, heun, dpm++2s, dpm++2m, dpm++3m, dpm++2m-sde, unipc, deis, plms, or adaptive. Default: auto."
+        ),
+    ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Reverse steps, at most the T of training. Default: 250.")
+        int | None,
+        typer.Option(
+            min=1, help="Reverse steps, at most the T of training. Default: 50, of ancestral 250, of adaptive 10."
+        ),
+    ] = None,
+    grid: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the steps lie: trailing, leading, linspace, quadratic, log_snr, or karras. Default: trailing, or what auto picks."
+        ),
+    ] = None,
+    eta: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Of ddim: 0 is deterministic, 1 ancestral. Default: 0.")
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Of adaptive: the relative error that a step may make. Default: 0.05.")
     ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="One seed, from which each picture's own is derived. Default: 0.")
@@ -46,7 +67,7 @@ def sample(
     variance: Annotated[
         str | None,
         typer.Option(
-            help="Noise of a reverse step: posterior, beta, or learned. Default: learned if it was, else posterior."
+            help="Of ancestral: noise of a step, posterior, beta, or learned. Default: learned if it was, else posterior."
         ),
     ] = None,
     clip: Annotated[
@@ -127,8 +148,8 @@ def sample(
     by_name = {"class": guidance_class, "text": guidance_text, "map": guidance_map, "image": guidance_image}
     weight, weights = parse_guidance(guidance, by_name)
     pipeline = load(run, checkpoint, raw_weights, device).with_settings(
-        steps=steps, variance=variance, clip=clip, guidance=weight, guidance_rescale=guidance_rescale,
-        guidance_interval=parse_interval(guidance_interval),
+        sampler=sampler, grid=grid, eta=eta, tolerance=tolerance, steps=steps, variance=variance, clip=clip,
+        guidance=weight, guidance_rescale=guidance_rescale, guidance_interval=parse_interval(guidance_interval),
     )  # fmt: skip
     found = inputs_of(Options(label, prompt or (), prompts, map_, image, mask, instances, cond or ()), pipeline)
     total, given = spread(found, len(chosen) if chosen else n, DEFAULT_COUNT)
@@ -152,7 +173,7 @@ def sample(
     record = pipeline.sampling_record()
     console.print(
         f"{len(own_seeds)} pictures in {out}: {record['weights']} weights of {record['checkpoint']} (model {record['model']}), "
-        f"{record['sampler']} in {record['steps']} steps", markup=False,
+        f"{record['sampler']}{' (picked by auto)' if pipeline.picked else ''} in {record['steps']} steps", markup=False,
     )  # fmt: skip
 
 
@@ -221,7 +242,7 @@ def _write(
     from ..pipeline import with_conditions
     from .watch import sampling_bar
 
-    batch = batch or pipeline.fitting_batch()
+    batch = batch or pipeline.fitting_batch(asked)
     batches = -(-len(seeds) // batch)
     with sampling_bar(batches, pipeline.steps) as update, open_writer(out, len(seeds), layout) as writer:
         parts = []

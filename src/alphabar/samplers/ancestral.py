@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from ..conditions.base import Cond
 from ..denoiser import DenoiserLike
 from ..errors import ConfigurationError, unknown
 from ..gaussian import expand, learned_log_variance, posterior_mean, posterior_variance, stride_beta
 from ..parameterization import Prediction
-from .base import Noise, Sampler
+from .base import Noise, Sampler, Visit
 
 VARIANCES = ("posterior", "beta", "learned")
 
@@ -22,21 +23,23 @@ class Ancestral(Sampler):
     variance ("fixed small"), or learned between both in log space (Nichol & Dhariwal 2021, eq. 15).
     """
 
+    stochastic = True
+
     def __init__(self, variance: str = "posterior") -> None:
         if variance not in VARIANCES:
             raise unknown("variance", variance, VARIANCES)
         self.variance = variance
 
     def step(
-        self, denoiser: DenoiserLike, x_t: Tensor, t: Tensor, s: Tensor, cond: Cond | None, noise: Noise
-    ) -> tuple[Tensor, Tensor]:
+        self, denoiser: DenoiserLike, x_t: Tensor, t: Tensor, s: Tensor, noise: Noise, past: Sequence[Visit] = ()
+    ) -> tuple[Tensor, Visit]:
         """One stride from t to s."""
         alpha_bar, alpha_bar_prev = denoiser.schedule.alpha_bar(t), denoiser.schedule.alpha_bar(s)
-        prediction = denoiser(x_t, t, cond)
+        prediction = denoiser(x_t, t)
         mean = posterior_mean(prediction.x_0, x_t, alpha_bar, alpha_bar_prev)
-        if s == 0:
-            return mean, prediction.x_0
-        return mean + self.deviation(prediction, alpha_bar, alpha_bar_prev) * noise(), prediction.x_0
+        if s > 0:
+            mean = mean + self.deviation(prediction, alpha_bar, alpha_bar_prev) * noise()
+        return mean, Visit(t, x_t, prediction)
 
     def deviation(self, prediction: Prediction, alpha_bar: Tensor, alpha_bar_prev: Tensor) -> Tensor:
         """sigma of the stride, a scalar or of the picture's shape."""

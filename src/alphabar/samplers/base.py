@@ -6,15 +6,30 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from ..conditions.base import Cond
 from ..denoiser import DenoiserLike
+from ..parameterization import Prediction
 from ..randomness import normal_rows
 
-Noise = Callable[[], Tensor]
+
+class Noise(Protocol):
+    """Draws z ~ N(0, I) of the batch's shape for the step at hand; another `stream` gives another draw."""
+
+    def __call__(self, stream: str = "sample") -> Tensor:
+        """z (N, ...)."""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """Where a method has been: at time t with x_t, and what the denoiser said of it."""
+
+    t: Tensor
+    x_t: Tensor
+    said: Prediction
 
 
 @dataclass(frozen=True)
@@ -29,13 +44,45 @@ class SampleState:
 
 
 class Sampler(ABC):
-    """A method that goes from x_t to x_s, s < t."""
+    """A method that goes from x_t to x_s along the process; usually s < t.
+
+    order: the global order of its error, with starting values of that order, on a grid uniform in `variable` ("log_snr", or
+    "sigma" = b / a). start_order: the same with its own start-up. memory: how many earlier visits a step looks at.
+    calls: network calls of a step. stochastic: whether it draws noise.
+    """
+
+    order: int = 1
+    start_order: int = 1
+    memory: int = 0
+    variable: ClassVar[str] = "log_snr"
+    calls: ClassVar[int] = 1
+    stochastic: bool = False
 
     @abstractmethod
     def step(
-        self, denoiser: DenoiserLike, x_t: Tensor, t: Tensor, s: Tensor, cond: Cond | None, noise: Noise
-    ) -> tuple[Tensor, Tensor]:
-        """(x_s, x_0_hat) from x_t (N, ...); t and s are float64 scalars, noise() draws z ~ N(0, I) of x_t's shape."""
+        self, denoiser: DenoiserLike, x_t: Tensor, t: Tensor, s: Tensor, noise: Noise, past: Sequence[Visit] = ()
+    ) -> tuple[Tensor, Visit]:
+        """x_s from x_t (N, ...), and the visit of t that later steps may look at; t and s are float64 scalars.
+
+        past: earlier visits, the newest first, at most `memory` of them.
+        """
+
+
+def walk(
+    sampler: Sampler, denoiser: DenoiserLike, x: Tensor, times: Tensor, noise: Callable[[int], Noise]
+) -> Iterator[SampleState]:
+    """From x (N, ...) at times[0] along `times` (K + 1,), yielding the start and every state after it. noise(i): of step i.
+
+    The caller may stop at any state; gradients are never recorded.
+    """
+    steps = len(times) - 1
+    past: list[Visit] = []
+    yield SampleState(0, steps, float(times[0]), x, torch.zeros_like(x))
+    for i, (t, s) in enumerate(pairwise(times), start=1):
+        with torch.no_grad():
+            x, visit = sampler.step(denoiser, x, t, s, noise(i), past)
+        past = [visit, *past][: sampler.memory]
+        yield SampleState(i, steps, float(s), x, visit.said.x_0)
 
 
 def sample_states(
@@ -44,21 +91,14 @@ def sample_states(
     times: Tensor,
     seeds: Sequence[int],
     shape: Sequence[int],
-    cond: Cond | None = None,
     device: torch.device | str = "cpu",
 ) -> Iterator[SampleState]:
-    """Draw x_1 ~ N(0, I) of `shape` for each seed and step along `times`, yielding the start and every state after it.
+    """Draw x_1 ~ N(0, I) of `shape` for each seed and walk along `times`.
 
     A sample's noise is a function of its own seed and of the step, so it is the same in any batch.
-    The caller may stop at any state; gradients are never recorded.
     """
-    steps = len(times) - 1
-    x = seeded_noise(seeds, shape, 0).to(device)
-    yield SampleState(0, steps, float(times[0]), x, torch.zeros_like(x))
-    for i, (t, s) in enumerate(pairwise(times), start=1):
-        with torch.no_grad():
-            x, x_0_hat = sampler.step(denoiser, x, t, s, cond, lambda i=i: seeded_noise(seeds, shape, i).to(device))  # type: ignore[misc]
-        yield SampleState(i, steps, float(s), x, x_0_hat)
+    noise = seeded_noises(seeds, shape, device)
+    return walk(sampler, denoiser, noise(0)(), times, noise)
 
 
 def last_state(states: Iterator[SampleState]) -> SampleState:
@@ -68,6 +108,15 @@ def last_state(states: Iterator[SampleState]) -> SampleState:
     return last
 
 
-def seeded_noise(seeds: Sequence[int], shape: Sequence[int], step: int) -> Tensor:
-    """z (len(seeds), *shape) ~ N(0, I) for one step, each row keyed by its own seed."""
-    return normal_rows(shape, [(seed, "sample", step) for seed in seeds])
+def seeded_noises(
+    seeds: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu"
+) -> Callable[[int], Noise]:
+    """The noise of each step: z (len(seeds), *shape) ~ N(0, I), each row keyed by its own seed, the stream and the step."""
+
+    def of_step(step: int) -> Noise:
+        def noise(stream: str = "sample") -> Tensor:
+            return normal_rows(shape, [(seed, stream, step) for seed in seeds]).to(device)
+
+        return noise
+
+    return of_step

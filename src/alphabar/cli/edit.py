@@ -1,0 +1,267 @@
+"""`alphabar edit`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..editing import Plan
+    from ..pipeline import Asked, Pipeline
+
+STRENGTH_OF_VARIATIONS = 0.3
+FRAMES_BETWEEN = 9
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the options ask for, checked: the kind of edit and its inputs."""
+
+    kind: str
+    images: Sequence[Path] = ()
+    masks: Sequence[Path] = ()
+    strength: float | None = None
+    between: tuple[int, int] | None = None
+    n: int = 1
+
+
+def edit(
+    run: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint folder in it.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help=".npy or .npz: an array (N, H, W, C) uint8; .png: one grid; else a folder."),
+    ],
+    image: Annotated[Path | None, typer.Option("--image", help="The picture to edit, or a folder of them.")] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option("--mask", help="Fill in where it is white; the rest comes back exactly. A file or a folder."),
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            help="Start from the picture: how much noise to put on it, above 0 (keeps it) to 1 (hardly anything is kept). With --variations: how far to go from it, default 0.3."
+        ),
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Go from --image to this picture, in -n pictures (default 9).")
+    ] = None,
+    variations: Annotated[int | None, typer.Option(min=1, help="Make this many pictures like --image.")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Go from the picture of one seed to that of another.")
+    ] = None,
+    n: Annotated[
+        int | None,
+        typer.Option(
+            "-n", min=1, help="Results for each picture, default 1; of --to and --seeds the whole way, default 9."
+        ),
+    ] = None,
+    animate: Annotated[
+        bool,
+        typer.Option(
+            "--animate", help="Also write OUT.webp: the way there; for --to and --seeds, from one to the other."
+        ),
+    ] = False,
+    label: Annotated[
+        str | None,
+        typer.Option("--class", help="The class of the result. Default: none, the picture speaks for itself."),
+    ] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="What the result should be, in words.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="w of u + w (c - u) for --class and --prompt: 1 is plain conditional.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the whole way from noise. Default: 50.")] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(help="As of `alphabar sample`. --mask takes ancestral or ddim; inversion is always ddim."),
+    ] = None,
+    resamplings: Annotated[
+        int, typer.Option(min=1, help="Of --mask: how often each stretch is gone, so that old and new agree.")
+    ] = 5,
+    jump: Annotated[int, typer.Option(min=1, help="Of --mask: steps of a stretch.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="One seed, from which each result's own is derived.")] = 0,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="A step, step-N, or a checkpoint folder. Default: the newest.")
+    ] = None,
+    raw_weights: Annotated[
+        bool, typer.Option("--raw-weights", help="Use the weights of training instead of their average.")
+    ] = False,
+    batch: Annotated[int | None, typer.Option(min=1, help="Pictures at a time. Default: as many as fit.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")] = "auto",
+) -> None:
+    """Edit pictures with a trained model: fill in, start from one, vary one, go between two."""
+    from ..output import Layout, check_output, open_writer
+    from ..pipeline import load
+    from .watch import console, sampling_bar
+
+    check_output(out)
+    request = read_request(image, mask, strength, to, variations, seeds, n)
+    pipeline = load(run, checkpoint, raw_weights, device).with_settings(sampler=sampler, steps=steps, guidance=guidance)
+    given = {name: value for name, value in (("class", label), ("text", prompt)) if value is not None}
+    notes: list[str] = []
+    plans = list_plans(pipeline, request, given, seed, (resamplings, jump), batch, notes)
+    for note in dict.fromkeys(notes):
+        console.print(f"note: {note}", markup=False)
+    film = Film(request.kind)
+    with open_writer(out, sum(count for count, _ in plans), Layout(columns_of(request))) as writer:
+        for i, (_, make) in enumerate(plans):
+            plan = make()
+            with sampling_bar(1, plan.steps) as update:
+                samples = plan.run(lambda state, plan=plan, update=update, i=i: film.see(state, plan, update, i))
+            film.results.extend(samples.pictures)
+            writer.add(samples)
+    if animate:
+        film.save(animation_path(out))
+    console.print(
+        f"{len(film.results)} pictures in {out}" + (f", the way there in {animation_path(out)}" if animate else "")
+        + f": {samples.record['edit']}, {samples.record['sampler']} in {samples.record['steps']} steps", markup=False,
+    )  # fmt: skip
+
+
+def read_request(
+    image: Path | None,
+    mask: Path | None,
+    strength: float | None,
+    to: Path | None,
+    variations: int | None,
+    seeds: str | None,
+    n: int | None,
+) -> Request:
+    """What is asked for. Raises ConfigurationError unless the options name exactly one kind of edit."""
+    from .asking import list_files, match_by_name
+
+    kinds = {"--mask": mask, "--to": to, "--variations": variations, "--seeds": seeds}
+    named = [option for option, value in kinds.items() if value is not None]
+    if len(named) > 1:
+        raise ConfigurationError(f"{' and '.join(named)} are different edits; give one of them")
+    kind = named[0] if named else "--strength" if strength is not None else None
+    if kind is None:
+        raise ConfigurationError(
+            "say what to do: --mask FILE (fill in), --strength S (start from the picture), --variations N, --to FILE (go to another picture), "
+            "or --seeds A,B without --image"
+        )
+    if kind == "--seeds":
+        if image is not None:
+            raise ConfigurationError("--seeds goes between two new pictures; leave --image out, or use --to")
+        return Request(kind, between=parse_ends(str(seeds)), n=n or FRAMES_BETWEEN)
+    if image is None:
+        raise ConfigurationError(f"{kind} needs the picture to edit: --image FILE")
+    if strength is not None and kind in ("--mask", "--to"):
+        raise ConfigurationError(f"--strength goes with --image alone or with --variations, not with {kind}")
+    files = {"image": list_files(image, "image")}
+    if mask is not None:
+        files = match_by_name(files | {"mask": list_files(mask, "mask")})
+        return Request(kind, files["image"], files["mask"], n=n or 1)
+    if to is not None:
+        ends = [*files["image"], *list_files(to, "to")]
+        if len(ends) != 2:
+            raise ConfigurationError(f"--image and --to take one picture each, got {len(ends)} together")
+        return Request(kind, ends, n=n or FRAMES_BETWEEN)
+    if variations is not None:
+        return Request(kind, files["image"], strength=strength or STRENGTH_OF_VARIATIONS, n=variations)
+    return Request(kind, files["image"], strength=strength, n=n or 1)
+
+
+def parse_ends(text: str) -> tuple[int, int]:
+    """'3,8' -> (3, 8). Raises ConfigurationError."""
+    words = text.split(",")
+    if len(words) != 2 or not all(word.strip().isdigit() for word in words):
+        raise ConfigurationError(f"--seeds takes two seeds, like 3,8; got {text!r}")
+    return int(words[0]), int(words[1])
+
+
+def list_plans(
+    pipeline: Pipeline,
+    request: Request,
+    given: dict[str, Any],
+    seed: int,
+    returns: tuple[int, int],
+    batch: int | None,
+    notes: list[str],
+) -> list[tuple[int, Any]]:
+    """The batches of the edit: how many pictures each gives, and a function that plans it."""
+    from .. import editing
+    from ..randomness import derive_seeds
+
+    def asked(n: int) -> Asked:
+        return pipeline.ask(n, given) if given else editing.nothing_asked(n)
+
+    pictures = editing.read_pictures(pipeline, request.images, notes) if request.images else None
+    masks = editing.read_masks(pipeline, request.masks, notes) if request.masks else None
+    if request.between is not None:
+        between = request.between
+        return [(request.n, lambda: editing.interpolate_seeds(pipeline, between, request.n, asked(request.n)))]
+    assert pictures is not None
+    if request.kind == "--to":
+        return [(request.n, lambda: editing.interpolate(pipeline, pictures, request.n, asked(request.n)))]
+    which = [i for i in range(len(pictures)) for _ in range(request.n)]
+    own_seeds = derive_seeds(seed, len(which))
+
+    def plan(part: Sequence[int], chosen: Sequence[int]) -> Plan:
+        x: Tensor = pictures[list(part)]
+        match request.kind:
+            case "--mask":
+                assert masks is not None
+                resamplings, jump = returns
+                return editing.inpaint(pipeline, x, masks[list(part)], chosen, asked(len(part)), resamplings, jump)
+            case "--variations":
+                return editing.variations(pipeline, x, request.strength or 0, chosen, asked(len(part)))
+            case _:
+                return editing.image_to_image(pipeline, x, request.strength or 0, chosen, asked(len(part)))
+
+    batch = batch or pipeline.fitting_batch(asked(1))
+    starts = range(0, len(which), batch)
+    return [
+        (len(which[i : i + batch]), lambda i=i: plan(which[i : i + batch], own_seeds[i : i + batch])) for i in starts
+    ]
+
+
+def columns_of(request: Request) -> int | None:
+    """A row for each picture, or one row for the whole way from one to another."""
+    return request.n if request.n > 1 else None
+
+
+def animation_path(out: Path) -> Path:
+    """Where the animation goes: beside the result, under its name."""
+    return out.with_suffix(".webp") if out.suffix else out.with_name(f"{out.name}.webp")
+
+
+class Film:
+    """The frames of an animation: of the first batch, the way there; of an interpolation, its pictures there and back."""
+
+    def __init__(self, kind: str) -> None:
+        self.there_and_back = kind in ("--to", "--seeds")
+        self.results: list[Any] = []
+        self.frames: list[Any] = []
+
+    def see(self, state: Any, plan: Plan, update: Any, batch: int) -> None:
+        """Take a state of a batch."""
+        from ..data.pictures import to_uint8
+        from ..images import grid
+        from .sample import FRAMES
+
+        update(state)
+        stride = -(-plan.steps // FRAMES)
+        if batch == 0 and not self.there_and_back and (state.steps - state.step) % stride == 0:
+            last = state.step == state.steps
+            self.frames.append(grid(plan.finish(state.x_t) if last else to_uint8(state.x_t)))
+
+    def save(self, path: Path) -> None:
+        """Write it."""
+        from ..images import save_animation
+
+        save_animation(path, list(self._pictures()))
+
+    def _pictures(self) -> Iterator[Any]:
+        if not self.there_and_back:
+            yield from self.frames
+            return
+        yield from self.results
+        yield from reversed(self.results)

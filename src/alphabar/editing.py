@@ -1,0 +1,246 @@
+"""Editing with a trained model: fill a hole, start from a picture, go between two, vary one. No training of its own.
+
+Each edit is prepared as a `Plan`, whose states are a generator from the start to the result, as those of sampling are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .conditions.image import load_input, note_size
+from .data.pictures import to_signed, to_uint8
+from .denoiser import DenoiserLike
+from .errors import ConfigurationError
+from .gaussian import diffuse
+from .output import Samples
+from .pipeline import Asked, Pipeline, StateCallback, watched
+from .samplers.base import Noise, SampleState, last_state, seeded_noises, walk
+from .samplers.ddim import DDIM, DDIMInversion
+from .samplers.repaint import RePaint, with_returns
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An edit of a batch, ready to run: the states on the way, and what becomes of the last x_t (N, C, H, W) as uint8 (N, H, W, C)."""
+
+    pipeline: Pipeline
+    seeds: list[int]
+    asked: Asked
+    states: Iterator[SampleState]
+    steps: int
+    record: dict[str, Any]
+    finish: Callable[[Tensor], np.ndarray] = to_uint8
+
+    def run(self, on_state: StateCallback | None = None) -> Samples:
+        """The result."""
+        state = last_state(watched(self.states, on_state))
+        record = self.record | self.pipeline.record
+        return Samples(self.finish(state.x_t), self.seeds, self.asked.words, record)
+
+
+def read_pictures(pipeline: Pipeline, pictures: Sequence[Any], notes: list[str] | None = None) -> Tensor:
+    """Pictures, paths or uint8 arrays (H, W[, C]), as the model sees them: (N, C, H, W) in [-1, 1], resized as in training."""
+    channels, height, width = _picture_shape(pipeline)
+    for given in pictures:
+        note_size(given, (height, width), [] if notes is None else notes)
+    arrays = [load_input(given, (height, width), channels, pipeline.background) for given in pictures]
+    return to_signed(np.stack(arrays)).to(pipeline.device)
+
+
+def read_masks(pipeline: Pipeline, masks: Sequence[Any], notes: list[str] | None = None) -> Tensor:
+    """Masks, paths or uint8 arrays (H, W), white where a picture is to be filled: (N, 1, H, W) of 0 and 1, resized alike."""
+    _, height, width = _picture_shape(pipeline)
+    for given in masks:
+        note_size(given, (height, width), [] if notes is None else notes)
+    arrays = [load_input(given, (height, width), 1) for given in masks]
+    return (to_signed(np.stack(arrays)) > 0).float().to(pipeline.device)
+
+
+def inpaint(
+    pipeline: Pipeline,
+    pictures: Tensor,
+    masks: Tensor,
+    seeds: Sequence[int],
+    asked: Asked | None = None,
+    resamplings: int = 5,
+    jump: int = 5,
+) -> Plan:
+    """Fill where masks (N, 1, H, W) are 1; elsewhere the picture (N, C, H, W) comes back exactly (RePaint, Lugmayr et al. 2022).
+
+    At every stretch of `jump` steps the way goes back up and down again until it was gone `resamplings` times (their n and r),
+    so that what is filled in and what is known come to agree. Ancestral steps unless the settings name ddim.
+    Raises ConfigurationError if a mask leaves nothing to fill.
+    """
+    if not bool(masks.flatten(1).any(1).all()):
+        raise ConfigurationError("a mask has nothing to fill: it must be white somewhere")
+    asked = asked or nothing_asked(len(seeds))
+    pipeline = one_step(pipeline)
+    times = with_returns(pipeline.times(), jump, resamplings)
+    sampler = RePaint(pipeline.sampler(), pictures, masks)
+    noises = seeded_noises(seeds, pipeline.shape, pipeline.device)
+    states = walk(sampler, pipeline.conditioned(len(seeds), asked), noises(0)(), times, noises)
+    known, filled = to_uint8(pictures), _spread(masks, pictures)
+    record = {"edit": "inpaint", "resamplings": resamplings, "jump": jump} | pipeline.sampling_record()
+    return Plan(
+        pipeline, list(seeds), asked, states, len(times) - 1, record, lambda x: np.where(filled, to_uint8(x), known)
+    )
+
+
+def image_to_image(
+    pipeline: Pipeline, pictures: Tensor, strength: float, seeds: Sequence[int], asked: Asked | None = None
+) -> Plan:
+    """Noise pictures (N, C, H, W) up to t = strength and come back (SDEdit, Meng et al. 2022, algorithm 1).
+
+    strength in (0, 1]: little keeps the picture, 1 keeps next to nothing. The steps are those of the whole way that lie below it.
+    """
+    asked = asked or nothing_asked(len(seeds))
+    times = times_from(pipeline, strength)
+    noises = seeded_noises(seeds, pipeline.shape, pipeline.device)
+    x = diffuse(pictures, pipeline.denoiser.schedule.alpha_bar(times[0]), noises(0)("edit"))
+    states = walk(pipeline.sampler(), pipeline.conditioned(len(seeds), asked), x, times, noises)
+    record = {"edit": "image to image", "strength": strength} | pipeline.sampling_record()
+    return Plan(pipeline, list(seeds), asked, states, len(times) - 1, record)
+
+
+def encode(pipeline: Pipeline, pictures: Tensor, asked: Asked | None = None, rounds: int = 5) -> Tensor:
+    """The noise (N, C, H, W) from which DDIM draws these pictures (N, C, H, W), at the first of `inversion_times`."""
+    denoiser = pipeline.conditioned(len(pictures), asked or nothing_asked(len(pictures)))
+    times = inversion_times(pipeline).flip(0)
+    return last_state(walk(DDIMInversion(rounds), denoiser, pictures, times, _no_noises)).x_t
+
+
+def decode(pipeline: Pipeline, noise: Tensor, asked: Asked | None = None) -> Iterator[SampleState]:
+    """The states of DDIM from the noise (N, C, H, W) that `encode` found back to pictures."""
+    denoiser: DenoiserLike = pipeline.conditioned(len(noise), asked or nothing_asked(len(noise)))
+    return walk(DDIM(), denoiser, noise, inversion_times(pipeline), _no_noises)
+
+
+def interpolate(pipeline: Pipeline, ends: Tensor, n: int, asked: Asked | None = None) -> Plan:
+    """n pictures between two, the ends (2, C, H, W) included: slerp of the noise that inversion finds for them (Song et al. 2021a,
+    sec. 5.3)."""
+    pipeline = reversible(pipeline)
+    asked = asked or nothing_asked(n)
+    both = encode(pipeline, ends, _ends_of(asked))
+    return _drawn(pipeline, slerp(both[:1], both[1:], torch.linspace(0, 1, n)), [0] * n, asked, "interpolate pictures")
+
+
+def interpolate_seeds(pipeline: Pipeline, seeds: tuple[int, int], n: int, asked: Asked | None = None) -> Plan:
+    """n pictures between those of two seeds, both included: slerp of their noise."""
+    pipeline, asked = pipeline.with_sampler("ddim"), asked or nothing_asked(n)
+    first, second = seeded_noises(seeds, pipeline.shape, pipeline.device)(0)().split(1)
+    record = {"between": list(seeds)}
+    return _drawn(
+        pipeline, slerp(first, second, torch.linspace(0, 1, n)), [seeds[0]] * n, asked, "interpolate seeds", record
+    )
+
+
+def variations(
+    pipeline: Pipeline, pictures: Tensor, strength: float, seeds: Sequence[int], asked: Asked | None = None
+) -> Plan:
+    """One picture like each (N, C, H, W): the noise that inversion finds for it, turned towards fresh noise by `strength` of the way."""
+    if not 0 < strength <= 1:
+        raise ConfigurationError(f"strength must lie in (0, 1], got {strength:g}")
+    pipeline = reversible(pipeline)
+    asked = asked or nothing_asked(len(seeds))
+    own = encode(pipeline, pictures, asked)
+    fresh = seeded_noises(seeds, pipeline.shape, pipeline.device)(0)("edit")
+    turned = slerp(own, fresh, torch.full((len(seeds),), strength))
+    return _drawn(pipeline, turned, list(seeds), asked, "variations", {"strength": strength})
+
+
+def slerp(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
+    """sin((1 - s) w) / sin(w) first + sin(s w) / sin(w) second, w being the angle between them (Shoemake 1985).
+
+    first, second (1 or n, ...), share (n,) in [0, 1]; returns (n, ...). Noise so mixed keeps the length of noise; a straight line
+    would be too short in the middle. Where both point the same way it is the straight line.
+    """
+    a, b = first.flatten(1).double(), second.flatten(1).double()
+    w = torch.nn.functional.cosine_similarity(a, b, dim=1).clamp(-1, 1).acos()[:, None]
+    s = share.to(a)[:, None]
+    straight = w.sin().abs() < 1e-6
+    on_a = torch.where(straight, 1 - s, ((1 - s) * w).sin() / w.sin())
+    on_b = torch.where(straight, s, (s * w).sin() / w.sin())
+    return (on_a * a + on_b * b).reshape(len(share), *first.shape[1:]).to(first.dtype)
+
+
+def times_from(pipeline: Pipeline, strength: float) -> Tensor:
+    """The times of the pipeline's grid from the one nearest to `strength` down. Raises ConfigurationError outside (0, 1]."""
+    if not 0 < strength <= 1:
+        raise ConfigurationError(f"strength must lie in (0, 1], got {strength:g}")
+    times = pipeline.times()
+    start = int((times[:-1] - strength).abs().argmin())
+    return times[start:]
+
+
+def inversion_times(pipeline: Pipeline) -> Tensor:
+    """The pipeline's grid, without the times at which nothing of a picture is left."""
+    times = pipeline.times()
+    return times[pipeline.denoiser.schedule.signal(times) > 0]
+
+
+def reversible(pipeline: Pipeline) -> Pipeline:
+    """With the step of DDIM, and without clipping, which cannot be undone."""
+    return pipeline.with_sampler("ddim").with_settings(clip="off")
+
+
+def one_step(pipeline: Pipeline) -> Pipeline:
+    """With a method that can go up and down, ancestral or ddim. Raises ConfigurationError if another one is set."""
+    if pipeline.settings.sampler == "auto" and pipeline.settings.tolerance is None:
+        return pipeline.with_settings(
+            sampler="ddim" if pipeline.settings.eta is not None else "ancestral", steps=pipeline.steps
+        )
+    if pipeline.method.sampler not in ("ancestral", "ddim"):
+        raise ConfigurationError(
+            f"filling in goes up and down in time, with sampler ancestral or ddim; got {pipeline.method.sampler}"
+        )
+    return pipeline
+
+
+def nothing_asked(n: int) -> Asked:
+    """No conditions for n pictures."""
+    return Asked({}, [{} for _ in range(n)])
+
+
+def _ends_of(asked: Asked) -> Asked:
+    """What is asked of the first and of the last picture."""
+    keep = [0, len(asked) - 1]
+    return replace(
+        asked,
+        values={name: values[keep] for name, values in asked.values.items()},
+        words=[asked.words[i] for i in keep],
+        guidance=asked.guidance and [asked.guidance[i] for i in keep],
+    )
+
+
+def _drawn(
+    pipeline: Pipeline, noise: Tensor, seeds: list[int], asked: Asked, edit: str, more: dict[str, Any] | None = None
+) -> Plan:
+    """The plan that draws pictures from given noise; the pipeline's method is DDIM."""
+    steps = len(inversion_times(pipeline)) - 1
+    record = {"edit": edit} | (more or {}) | pipeline.sampling_record()
+    return Plan(pipeline, seeds, asked, decode(pipeline, noise, asked), steps, record)
+
+
+def _no_noises(step: int) -> Noise:
+    def none(stream: str = "sample") -> Tensor:
+        raise AssertionError("DDIM with eta = 0 draws no noise")
+
+    return none
+
+
+def _spread(masks: Tensor, pictures: Tensor) -> np.ndarray:
+    """Masks (N, 1, H, W) as bool (N, H, W, C)."""
+    spread: np.ndarray = (masks > 0.5).expand_as(pictures).permute(0, 2, 3, 1).cpu().numpy()
+    return spread
+
+
+def _picture_shape(pipeline: Pipeline) -> tuple[int, int, int]:
+    if len(pipeline.shape) != 3:
+        raise ConfigurationError(f"this model makes points of shape {pipeline.shape}, not pictures")
+    return pipeline.shape[0], pipeline.shape[1], pipeline.shape[2]
