@@ -24,7 +24,10 @@ LAYERS = [
     {"images"},
     {"output"},
     {"pipeline"},
+    {"editing"},
+    {"interop"},
     {"training"},
+    {"evaluation"},
     {"cli"},
 ]  # fmt: skip
 """From the ground up: a room imports from rooms below it, or within its own."""
@@ -106,7 +109,7 @@ def test_help_and_version_import_no_torch():
     code = """
 import sys
 from alphabar import cli
-for arguments in (["--help"], ["train", "--help"], ["sample", "--help"], ["--version"]):
+for arguments in (["--help"], ["train", "--help"], ["sample", "--help"], ["likelihood", "--help"], ["--version"]):
     sys.argv = ["alphabar", *arguments]
     try:
         cli.main()

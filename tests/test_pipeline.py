@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -65,6 +67,38 @@ def test_a_guidance_for_each_picture(pipeline):
     assert np.abs(pictures[0].astype(int) - pipeline.sample(seeds=[7], label="cat").pictures[0]).max() <= 1
     strong = pipeline.sample(seeds=[7], label="cat", guidance=5.0).pictures[0]
     assert np.abs(pictures[1].astype(int) - strong).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("given", "guidance", "settings", "passes"),
+    [
+        ({"class": "cat", "text": "a"}, None, {}, 1),
+        ({"class": "cat", "text": "a"}, None, {"guidance": 3.0}, 2),  # of u, c_1, c_12 the second cancels
+        ({"class": "cat", "text": "a"}, None, {"guidance": {"class": 3.0, "text": 2.0}}, 3),
+        ({"class": "cat", "text": "a"}, [1.0, 5.0], {}, 2),
+        ({"class": "cat"}, None, {"guidance": 3.0, "guidance_interval": (0.1, 0.7)}, 2),
+        ({"class": "cat"}, None, {"guidance": 0.0}, 1),
+        ({"class": "cat"}, None, {"guidance": 0.0, "guidance_rescale": 0.5}, 2),
+        ({"class": [None, None]}, None, {"guidance": {"text": 3.0}}, 1),
+        ({}, None, {"guidance": 3.0}, 2),  # classes in turn
+    ],
+)
+def test_a_batch_fits_with_the_passes_that_guidance_takes(pipeline, monkeypatch, given, guidance, settings, passes):
+    own = pipeline.with_settings(**settings)
+    asked = own.ask(2, given, guidance)
+    most: list[int] = []
+    forward = pipeline.denoiser.network.forward
+
+    def watched(x: Tensor, *more: Any) -> Tensor:
+        most.append(len(x))
+        return forward(x, *more)
+
+    monkeypatch.setattr(pipeline.denoiser.network, "forward", watched)
+    list(own.stream([1, 2], asked, batch=2))
+    assert max(most) == 2 * passes
+    monkeypatch.setattr("alphabar.pipeline.activation_bytes", lambda *arguments: 1000)
+    monkeypatch.setattr("alphabar.pipeline.available_memory", lambda: 4 * 12 * 1000.0)
+    assert own.fitting_batch(asked) == 12 // passes
 
 
 def test_a_classifier_of_ones_own_guides(pipeline):

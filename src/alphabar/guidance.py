@@ -62,13 +62,17 @@ class Guided:
         bounded = [torch.ones(()), *weights, torch.zeros(())]
         return [w - w_next for w, w_next in pairwise(bounded)]
 
+    def needed(self, factors: Sequence[Tensor]) -> list[int]:
+        """The estimates of the chain that must be computed."""
+        last = len(factors) - 1
+        return [i for i, factor in enumerate(factors) if bool(factor.any()) or (self.rescale and i == last)]
+
     def __call__(self, x_t: Tensor, t: Time, cond: Cond | None = None) -> Prediction:
         """The guided estimates at x_t; the conditions are those of the chain, so `cond` must be None."""
         if cond is not None:
             raise ConfigurationError("a guided denoiser holds its conditions; pass cond=None")
         factors = self.factors(t)
-        last = len(factors) - 1
-        used = [i for i, factor in enumerate(factors) if bool(factor.any()) or (self.rescale and i == last)]
+        used = self.needed(factors)
         predictions = self._estimates(x_t, t, used)
         if len(used) == 1:
             return predictions[0]

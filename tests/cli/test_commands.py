@@ -323,6 +323,30 @@ def test_an_interrupted_and_resumed_run_ends_with_the_very_bytes_of_one_that_was
     assert len({json.dumps(json.loads(path.read_text())["files"]) for path in names}) == 1
 
 
+def test_two_processes_do_not_train_one_run_and_a_crash_leaves_it_free(alphabar, tmp_path):
+    out = tmp_path / "run"
+    sets = [*SETS, "--set", "train.checkpoint_every=4", "--set", "train.keep_checkpoints=1000"]
+    command = [sys.executable, "-m", "alphabar", "train", "digits", "--steps", "100000", *sets, "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+    try:
+        assert process.stdout is not None
+        assert any(line.startswith("step 6/") for line in process.stdout)
+        code, _, error = alphabar("train", "--out", out, "--resume")
+        assert code == 2
+        assert error.startswith(f"alphabar: {out} is being trained by another process; wait for it to end")
+        assert len(error.splitlines()) == 1
+        assert alphabar("sample", out, "-n", 1, "--steps", 2, "--checkpoint", "4", "--out", tmp_path / "x.png")[0] == 0
+        code, said, _ = alphabar("info", out)
+        assert code == 0
+        assert ".lock" not in said
+    finally:
+        process.kill()
+        process.wait(60)
+    newest = int(RunFolder.open(out).checkpoints()[-1].name.removeprefix("step-"))
+    code, _, error = alphabar("train", "--out", out, "--resume", "--steps", newest + 1)
+    assert code == 0, error
+
+
 def test_memory_stays_flat_in_the_number_of_samples(run_folder, tmp_path):
     """Peak memory of 3,000 samples exceeds that of 200 by less than what 2,800 pictures of float noise and states would take twice."""
     peaks = []

@@ -207,7 +207,12 @@ def test_classes_with_colons_and_commas():
     assert parse_classes("x, y", CLASSES) == ["x, y"]
     assert parse_classes(" dog:2 , 猫:1 ", CLASSES) == ["dog", "dog", "猫"]
     assert parse_classes("3:2", ["3"]) == ["3", "3"]
-    for wrong in ("dog:0", "dog:-1", "dog:x", "dog:"):
+    assert parse_classes("x, y:3,a:b:2,dog", CLASSES) == ["x, y"] * 3 + ["a:b"] * 2 + ["dog"]
+    nested = ["a", "a, b", "b", "b:2"]
+    assert parse_classes("a, b:2,b:2:3,a", nested) == ["a, b"] * 2 + ["b:2"] * 3 + ["a"]  # the longest first
+    assert parse_classes("a:1,b", nested) == ["a", "b"]
+    assert parse_classes("b, a,ab:2", nested) == ["b", "a", "ab", "ab"]  # what is unknown, the model refuses by name
+    for wrong in ("dog:0", "dog:-1", "dog:x", "dog:", "dog:²", "x, y:0"):
         with pytest.raises(ConfigurationError, match=r"--class takes NAME, or NAME:3,OTHER:5"):
             parse_classes(wrong, CLASSES)
 

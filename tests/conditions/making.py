@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from torch import Tensor
@@ -76,3 +77,49 @@ def assert_same(one: Cond, other: Cond, tolerance: float = 0.0) -> None:
 def rows(cond: Cond, chosen: list[int]) -> Cond:
     """Some items of a batch."""
     return Cond(**{n: None if (v := getattr(cond, n)) is None else v[chosen] for n in Cond.__dataclass_fields__})
+
+
+# pretrained text models
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "blue", "circle", "on", "the", "left", "猫"]
+
+
+def save_tokenizer(folder: Path, **options: Any) -> Path:
+    """A tokenizer of a few words."""
+    transformers, tokenizers = pytest.importorskip("transformers"), pytest.importorskip("tokenizers")
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]")
+    )
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        **options,
+    ).save_pretrained(folder)
+    return folder
+
+
+TOWER = {"hidden_size": 20, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+READER = TOWER | {"vocab_size": len(WORDS), "max_position_embeddings": 12}
+T5 = {"vocab_size": len(WORDS), "d_model": 20, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2}
+
+
+def save_model(folder: Path, kind: str, seed: int = 0) -> Path:
+    """A tiny model of random weights, of the kind that its class is called."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(seed)
+    if kind == "CLIPModel":
+        seeing = TOWER | {"hidden_size": 12, "image_size": 8, "patch_size": 4}
+        config = transformers.CLIPConfig(text_config=READER, vision_config=seeing, projection_dim=16)
+    elif "T5" in kind:
+        config = getattr(transformers, kind.partition("T5")[0] + "T5Config")(**T5, decoder_start_token_id=0)
+    else:
+        config = getattr(transformers, kind.removesuffix("Model").removesuffix("ForMaskedLM") + "Config")(**READER)
+    getattr(transformers, kind)(config).save_pretrained(folder)
+    return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,46 @@ def test_masks_fit_any_size_and_are_of_several_kinds(size):
         ]
         assert len(halves) > 5
         assert len({mask.tobytes() for mask in masks}) > 35
+
+
+def plain_mask(size: tuple[int, int], g: np.random.Generator) -> np.ndarray:
+    """What random_mask makes, stroke by stroke."""
+    height, width = size
+    known = np.ones(size, np.float32)
+    kind = g.integers(3)
+    if kind == 0:
+        high, wide = g.integers(height // 4, height * 3 // 4 + 1), g.integers(width // 4, width * 3 // 4 + 1)
+        top, left = g.integers(0, height - high + 1), g.integers(0, width - wide + 1)
+        known[top : top + high, left : left + wide] = 0
+    elif kind == 1:
+        flipped = known[::-1] if g.random() < 0.5 else known[:, ::-1] if g.random() < 0.5 else known
+        half = flipped[: height // 2] if g.random() < 0.5 else flipped[:, : width // 2]
+        half[...] = 0
+    else:
+        reach = max(1, min(size) // 10)
+        for _ in range(g.integers(1, 5)):
+            (y0, y1), (x0, x1) = g.integers(0, height, 2), g.integers(0, width, 2)
+            for step in np.linspace(0, 1, 2 * max(size)):
+                y, x = round(y0 + (y1 - y0) * step), round(x0 + (x1 - x0) * step)
+                known[max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1] = 0
+    return known
+
+
+@pytest.mark.parametrize("size", [(8, 8), (32, 20), (9, 61), (2, 2), (1, 5)])
+def test_a_mask_is_what_its_strokes_say(size):
+    for i in range(80):
+        np.testing.assert_array_equal(random_mask(size, generator(0, i)), plain_mask(size, generator(0, i)))
+
+
+def test_masks_of_large_pictures_are_quick():
+    def seconds(make: Any) -> float:
+        began = time.perf_counter()
+        for i in range(24):
+            make((256, 256), generator(0, i))
+        return time.perf_counter() - began
+
+    ratios = [seconds(plain_mask) / seconds(random_mask) for _ in range(5)]
+    assert max(ratios) > 2  # about 6; the machine may do other things
 
 
 def test_super_resolution_sees_the_averaged_picture_brought_back_to_size():

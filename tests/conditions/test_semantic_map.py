@@ -20,6 +20,7 @@ from alphabar.conditions.semantic_map import (
     instance_edges,
     palette,
     read_class_file,
+    read_instances,
 )
 from alphabar.data.decode import read_picture
 from alphabar.data.load import load_data
@@ -321,9 +322,9 @@ def test_edges_lie_on_both_sides_of_the_border_between_instances(tmp_path):
     expected[:, 2:4] = 1
     expected[1:3, :3] = 1
     np.testing.assert_array_equal(instance_edges(numbers, (4, 6)), expected)
-    np.testing.assert_array_equal(instance_edges(save_png(tmp_path / "a.png", numbers), (4, 6)), expected)
     colours = np.stack([numbers, numbers // 2, numbers * 3], axis=-1)
-    np.testing.assert_array_equal(instance_edges(save_png(tmp_path / "c.png", colours), (4, 6)), expected)
+    for given in (numbers, colours, save_png(tmp_path / "a.png", numbers), save_png(tmp_path / "c.png", colours)):
+        np.testing.assert_array_equal(instance_edges(read_instances(given, (8, 12)), (4, 6)), expected)
     assert not instance_edges(np.ones((4, 6), np.uint8), (4, 6)).any()
 
 
@@ -342,6 +343,26 @@ def test_instances_of_the_data_become_one_more_channel(tmp_path):
     assert cond.shape == (3, 2, 8, 8)
     np.testing.assert_array_equal(cond[:, 1].numpy(), values[..., 1])
     assert (cond[:, 0] == 1).all()
+
+
+def test_an_instance_map_that_cannot_lie_over_its_map_is_reported_by_name(tmp_path):
+    with_maps(tmp_path, [np.zeros((8, 12), np.uint8) for _ in range(4)])
+    for name, size in (("0", (8, 12)), ("1", (12, 8)), ("2", (17, 25))):
+        save_png(tmp_path / "objects" / f"{name}.png", np.zeros(size, np.uint8))
+    (tmp_path / "objects" / "3.png").write_bytes(b"nothing")
+    loaded = load(tmp_path, {"map": {"instances": "objects"}})
+    assert loaded.train.names == ["images/0.png", "images/2.png"]
+    (_, shape), (_, damage) = loaded.report.skipped
+    assert shape == "instance map 1.png is 12x8, its map 8x12: another aspect; give one that lies over the map"
+    assert damage.startswith("instance map 3.png cannot be read as a picture")
+
+
+def test_an_instance_map_of_another_aspect_is_refused_when_asked_for_too(tmp_path):
+    built, notes = encoder("map", classes=NAMES, instances="objects"), []
+    tall = save_png(tmp_path / "tall.png", np.zeros((16, 8), np.uint8))
+    with pytest.raises(DataError, match=r"instance map tall\.png is 16x8, its map 8x8: another aspect"):
+        built.read([(MAP, tall)], notes)
+    assert built.read([(MAP, np.zeros((24, 24), np.uint8))], notes).shape == (1, 8, 8, 2)
 
 
 # doors

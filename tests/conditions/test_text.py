@@ -13,7 +13,7 @@ from alphabar.conditions.kinds import read_settings
 from alphabar.conditions.text import PADDING, byte_ids
 from alphabar.errors import ConfigurationError
 
-from .making import TEXT, assert_same, encoder, rows
+from .making import TEXT, assert_same, encoder, rows, save_model, save_tokenizer
 
 CAPTIONS = ["a", "a red circle", "猫在左边", "", "наверху 😀", "é\u0301 \u202eabc", "x" * 24]
 
@@ -101,25 +101,7 @@ def test_dropping_trains_the_null_token_and_no_byte_of_the_caption():
 @pytest.fixture
 def pretrained(tmp_path) -> Path:
     """A tiny BERT of random weights with a vocabulary of a few words."""
-    transformers = pytest.importorskip("transformers")
-    tokenizers = pytest.importorskip("tokenizers")
-    torch.manual_seed(0)
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "blue", "circle", "on", "the", "left", "猫"]
-    tokenizer = tokenizers.Tokenizer(
-        tokenizers.models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]")
-    )
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
-    ).save_pretrained(tmp_path / "bert")
-    config = transformers.BertConfig(
-        vocab_size=len(words), hidden_size=20, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, max_position_embeddings=12,
-    )  # fmt: skip
-    transformers.BertModel(config).save_pretrained(tmp_path / "bert")
-    yield tmp_path / "bert"
+    yield save_model(save_tokenizer(tmp_path / "bert"), "BertModel")
     text.pretrained_model.cache_clear()
 
 
@@ -183,6 +165,76 @@ def test_a_pretrained_model_cuts_what_is_longer_than_it_can_read(pretrained):
     built = encoder("text", pretrained=str(pretrained))
     cond = built(np.array([" ".join(["red"] * 40)], object), 1)
     assert cond.token_mask.sum() == 12
+
+
+KINDS = ["CLIPModel", "CLIPTextModel", "T5ForConditionalGeneration", "T5EncoderModel", "MT5EncoderModel", "UMT5EncoderModel", "BertForMaskedLM"]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_a_pretrained_model_the_part_that_reads_text_is_taken(tmp_path, capfd, kind):
+    folder = save_model(save_tokenizer(tmp_path / "model", model_max_length=7), kind)
+    capfd.readouterr()
+    built = encoder("text", pretrained=str(folder))
+    assert "UNEXPECTED" not in "".join(capfd.readouterr())
+    cond = built(np.array(["a red circle", "猫", " ".join(["red"] * 40), ""], object), 4)
+    assert built.source.width == 20
+    assert cond.token_mask.sum(1).tolist() == [5, 3, 7, 1]  # the tokenizer's limit
+    assert (cond.vector[0] - cond.vector[1]).abs().max() > 1e-3
+    _, model, _ = text.pretrained_model(str(folder))
+    assert not [name for name, _ in model.named_parameters() if "decoder" in name or "vision" in name]
+    text.pretrained_model.cache_clear()
+
+
+def test_clip_reads_as_much_as_its_configuration_says(tmp_path):
+    built = encoder("text", pretrained=str(save_model(save_tokenizer(tmp_path / "clip"), "CLIPModel")))
+    assert built(np.array([" ".join(["red"] * 40)], object), 1).token_mask.sum() == 12
+    text.pretrained_model.cache_clear()
+
+
+def test_a_model_without_all_its_weights_is_refused(pretrained):
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(pretrained / "model.safetensors")
+    del tensors["encoder.layer.1.output.dense.weight"]
+    save_file(tensors, pretrained / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ConfigurationError, match=r"lack encoder\.layer\.1\.output\.dense\.weight of BertModel"):
+        encoder("text", pretrained=str(pretrained))
+
+
+def test_the_weights_of_a_pretrained_model_are_remembered(pretrained):
+    """A run that is used with another model in its folder would make pictures of nothing."""
+    settings = read_settings("text", {"pretrained": str(pretrained)}).model_dump()
+    assert len(settings["pretrained_hash"]) == 12
+    assert read_settings("text", settings).model_dump() == settings
+    moved = pretrained.rename(pretrained.with_name("moved"))
+    assert read_settings("text", settings | {"pretrained": str(moved)}).pretrained_hash == settings["pretrained_hash"]
+    encoder("text", **settings | {"pretrained": str(moved)})
+    save_model(moved, "BertModel", seed=1)
+    with pytest.raises(ConfigurationError, match=r"has the weights .*, this was trained with .*put that model there"):
+        encoder("text", **settings | {"pretrained": str(moved)})
+    assert read_settings("text", {"pretrained": str(moved)}).pretrained_hash != settings["pretrained_hash"]
+
+
+def test_weights_in_several_files_are_remembered_too(tmp_path):
+    for name in ("model-00001-of-00002", "model-00002-of-00002"):
+        (tmp_path / f"{name}.safetensors").write_bytes(name.encode())
+    both = text.weights_hash(tmp_path)
+    (tmp_path / "model-00002-of-00002.safetensors").write_bytes(b"other")
+    assert text.weights_hash(tmp_path) != both
+    assert text.weights_hash(tmp_path / "nowhere") is None
+
+
+def test_features_are_kept_in_half_the_memory(pretrained, monkeypatch):
+    built = encoder("text", pretrained=str(pretrained))
+    exact = text.compute_features(str(pretrained), "a red circle")
+    features, _ = built.source(["a red circle"], torch.device("cpu"))
+    kept = text.pretrained_model(str(pretrained))[2]
+    assert kept["a red circle"].dtype == torch.float16
+    assert features.dtype == torch.float32
+    torch.testing.assert_close(features[0], exact, rtol=6e-4, atol=1e-6)
+    monkeypatch.setattr(text, "compute_features", lambda folder, caption: exact * 1e6)
+    features, _ = built.source(["too large"], torch.device("cpu"))
+    assert torch.equal(features[0], exact * 1e6)  # float16 ends at 65504
 
 
 def test_null_is_null_with_a_pretrained_model_too(pretrained):

@@ -478,6 +478,28 @@ def test_words_protect_classes_too_and_follow_the_split(everything):
         assert part.fixed.tolist() == ["/left/" in name for name in part.names]
 
 
+@pytest.mark.parametrize(
+    ("words", "caption", "fixed"),
+    [
+        (["right"], "an outright lie", False),
+        (["right"], "RIGHT, or wrong", True),
+        (["left"], "leftover soup", False),
+        (["left"], "hand_left_2", True),
+        (["left"], "朝left走", True),
+        (["Left Hand"], "the left hand", True),
+        (["c++ (left)"], "in c++ (left) only", True),
+        (["左"], "猫在左边", True),
+        (["右"], "猫在左边", False),
+        (["ЛЕВО"], "взгляд влево", True),
+        (["links", "rechts"], "der Rechtsanwalt", False),
+        (["links", "rechts"], "ganz rechts", True),
+    ],
+)
+def test_words_that_protect_are_whole_words_in_any_case(tmp_path, words, caption, fixed):
+    captioned(tmp_path, {"a.png": caption, "b.png": "a cat"})
+    assert load(tmp_path, flip_except=words).train.fixed.tolist() == [fixed, False]
+
+
 def test_words_without_captions_and_classes_are_an_error(tmp_path):
     save_many(tmp_path, ["a.png", "b.png"])
     with pytest.raises(ConfigurationError, match=r"data\.flip_except looks for words in captions and classes"):

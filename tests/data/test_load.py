@@ -349,9 +349,20 @@ def test_a_mapped_array_file_stays_one(tmp_path):
 
 def test_memory_is_used_up_to_the_limit(tmp_path):
     cache = tmp_path / "c.npy"
-    assert not isinstance(allocate((10, 10, 10, 1), 1e-6, cache), np.memmap)
-    assert isinstance(allocate((10, 10, 10, 1), 0.99e-6, cache), np.memmap)
-    assert not isinstance(allocate((10, 10, 10, 1), 0.99e-6, None), np.memmap)
+    shapes = {"": (10, 10, 10, 1)}
+    assert not isinstance(allocate(shapes, 1e-6, cache)[""], np.memmap)
+    assert isinstance(allocate(shapes, 0.99e-6, cache)[""], np.memmap)
+    assert not isinstance(allocate(shapes, 0.99e-6, None)[""], np.memmap)
+
+
+def test_memory_is_shared_by_pictures_and_conditions(tmp_path):
+    shapes = {"": (10, 10, 10, 1), "map": (10, 10, 10, 1)}
+    inside = allocate(shapes, 2e-6, tmp_path / "c.npy")
+    assert not any(isinstance(array, np.memmap) for array in inside.values())
+    outside = allocate(shapes, 1.5e-6, tmp_path / "c.npy")  # each alone would fit
+    assert all(isinstance(array, np.memmap) for array in outside.values())
+    assert {name: array.shape for name, array in outside.items()} == shapes
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.npy", "map.npy"]
 
 
 def test_a_disk_too_small_is_noticed_before_it_is_full(tmp_path, monkeypatch):
@@ -359,7 +370,7 @@ def test_a_disk_too_small_is_noticed_before_it_is_full(tmp_path, monkeypatch):
     usage = collections.namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(math.prod((10, 8, 8, 1)) - 1))
     with pytest.raises(StorageError, match=r"c\.npy: the decoded pictures need 6\.4e-07 GB, .* are free; make room"):
-        allocate((10, 8, 8, 1), 1e-9, tmp_path / "c.npy")
+        allocate({"": (5, 8, 8, 1), "map": (5, 8, 8, 1)}, 1e-9, tmp_path / "c.npy")
     assert not (tmp_path / "c.npy").exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from alphabar.errors import CheckpointError, ConfigurationError, StorageError
 from alphabar.output import Samples, open_writer
 from alphabar.runs import atomic
 from alphabar.runs.atomic import replacing_folder, write_bytes
-from alphabar.runs.folder import RunFolder
+from alphabar.runs.folder import RunFolder, check_free, check_not_training, training_lock
 
 
 def full_disk(*arguments):
@@ -53,6 +54,40 @@ def test_a_damaged_run_file_is_an_error_of_its_own(tmp_path, content):
     (tmp_path / "run.json").write_bytes(content)
     with pytest.raises(CheckpointError, match="is damaged"):
         RunFolder.open(tmp_path)
+
+
+def test_only_one_may_train_into_a_folder(tmp_path):
+    run = tmp_path / "run"
+    check_not_training(run)
+    assert not run.exists()
+    for _ in range(2):
+        with training_lock(run):
+            for again in (lambda: check_not_training(run), training_lock(run).__enter__):
+                with pytest.raises(CheckpointError, match=r"run is being trained by another process; wait for it to"):
+                    again()
+        check_not_training(run)
+    check_free(run)  # what a run leaves that ended before it began
+
+
+def test_a_lock_may_be_freed_by_another_thread(tmp_path):
+    """As when a web page stops a training that it did not start."""
+
+    def training():
+        with training_lock(tmp_path):
+            yield
+
+    generator = training()
+    next(generator)
+    thread = threading.Thread(target=generator.close)
+    thread.start()
+    thread.join()
+    check_not_training(tmp_path)
+
+
+def test_a_folder_that_cannot_be_locked_is_said(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="cannot write"), training_lock(tmp_path / "file" / "run"):
+        pass
 
 
 def test_a_file_is_no_run(tmp_path):

@@ -141,6 +141,24 @@ def interrupt_at(update, step):
     return wrapped
 
 
+def test_a_run_that_is_being_trained_is_not_trained_by_another(tmp_path):
+    out = tmp_path / "run"
+    generator = (session := fast(out, 6, settings={"train.checkpoint_every": 1})).run()
+    next(generator)
+    with pytest.raises(CheckpointError, match="is being trained by another process"):
+        prepare(None, out, resume=True)
+    with pytest.raises(CheckpointError, match="exists already"):
+        fast(out, 6)
+    assert len(alphabar.load(out).with_settings(steps=2).sample(1).pictures) == 1  # reading is free
+    generator.close()
+    late = prepare(None, out, resume=True)
+    list(prepare(None, out, resume=True).run())
+    with pytest.raises(CheckpointError, match="was trained by another process meanwhile; start again with --resume"):
+        next(late.run())
+    assert session.trainer.steps_done == 1
+    assert [p.name for p in RunFolder.open(out).checkpoints()][-1] == "step-6"
+
+
 def test_metrics_of_lost_work_are_dropped_at_resume(tmp_path):
     out = tmp_path / "run"
     list(fast(out, 6, settings={"train.checkpoint_every": 2}).run())
@@ -412,15 +430,6 @@ def test_a_section_that_is_no_section_is_an_error(tmp_path):
     path.write_text("data: my-pictures\n")
     with pytest.raises(ConfigurationError, match="data must be a section"):
         prepare(None, tmp_path / "run", config=path)
-
-
-def test_a_dry_run_removes_nothing_of_the_users(tmp_path):
-    from alphabar.training.session import remove_cache
-
-    (tmp_path / "out" / "cache").mkdir(parents=True)
-    (tmp_path / "out" / "cache" / "precious").write_text("x")
-    remove_cache(tmp_path / "out")
-    assert (tmp_path / "out" / "cache" / "precious").exists()
 
 
 def test_points_cannot_be_written_as_pictures(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,17 +61,18 @@ def inputs_of(options: Options, pipeline: Pipeline) -> dict[str, list[Any]]:
 
 
 def parse_classes(text: str, classes: Sequence[str]) -> list[str]:
-    """'cat' -> [cat]; 'cat:3,dog:2' -> [cat, cat, cat, dog, dog]. A class whose own name holds : or , is taken whole."""
+    """'cat' -> [cat]; 'cat:3,dog:2' -> [cat, cat, cat, dog, dog]. A class whose own name holds : or , is known by it, the longest first."""
     if text in classes or not classes:
         return [text]
+    known = "|".join(re.escape(name) for name in sorted(classes, key=len, reverse=True))
+    item = re.compile(rf"\s*({known}|[^,]*?)\s*(?::\s*([^,:]*?)\s*)?(,|\Z)", re.DOTALL)
     found: list[str] = []
-    for part in text.split(","):
-        name, colon, number = part.strip().rpartition(":")
-        if part.strip() in classes or not colon:
-            name, number = part.strip(), "1"
-        if not number.isdigit() or int(number) < 1:
+    for name, number, comma in (match.groups() for match in item.finditer(text)):
+        if number is not None and not (number.isdecimal() and int(number)):
             raise ConfigurationError(f"--class takes NAME, or NAME:3,OTHER:5; got {text!r}")
-        found += [name] * int(number)
+        found += [name] * int(number or 1)
+        if not comma:
+            break
     return found
 
 

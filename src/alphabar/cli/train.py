@@ -95,7 +95,8 @@ def train(
     Says what it found in the data and what it is going to do, then trains into the run folder. Ctrl-C saves; --resume goes on.
     """
     from ..errors import ConfigurationError
-    from ..training.session import prepare, remove_cache
+    from ..training.data import remove_cache
+    from ..training.session import prepare
     from .watch import console, reading_bar, watch
 
     if data is None and not resume and config is None:

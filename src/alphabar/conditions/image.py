@@ -295,13 +295,20 @@ def random_mask(size: tuple[int, int], g: np.random.Generator) -> np.ndarray:
         half = flipped[: height // 2] if g.random() < 0.5 else flipped[:, : width // 2]
         half[...] = 0
     else:
-        thickness = max(1, min(size) // 10)
+        way, strokes = np.linspace(0, 1, 2 * max(size)), np.zeros(size, bool)
         for _ in range(g.integers(1, 5)):
             (y0, y1), (x0, x1) = g.integers(0, height, 2), g.integers(0, width, 2)
-            for step in np.linspace(0, 1, 2 * max(size)):
-                y, x = round(y0 + (y1 - y0) * step), round(x0 + (x1 - x0) * step)
-                known[max(0, y - thickness) : y + thickness + 1, max(0, x - thickness) : x + thickness + 1] = 0
+            strokes[np.rint(y0 + (y1 - y0) * way).astype(int), np.rint(x0 + (x1 - x0) * way).astype(int)] = True
+        known[thickened(strokes, max(1, min(size) // 10))] = 0
     return known
+
+
+def thickened(marks: np.ndarray, reach: int) -> np.ndarray:
+    """(H, W) bool, true where a mark is at most `reach` rows and columns away: by running sums, down and then across."""
+    for _ in range(2):
+        sums = np.pad(marks, ((reach + 1, reach), (0, 0))).cumsum(0, np.int32)
+        marks = (sums[2 * reach + 1 :] > sums[: -2 * reach - 1]).T
+    return marks
 
 
 def picture_size(given: Any) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from ..data.decode import background_colour, naming, opened
-from ..data.pairs import Locate, check_same_aspect, find_pairs, has_pair
+from ..data.pairs import Locate, aspects_differ, check_same_aspect, find_pairs, has_pair
 from ..data.sources import Catalogue, PictureFile
 from ..errors import ConfigurationError, DataError, UnusableData
 from .base import Cond, Doors, Encoder, Offer, Sizes, hide
@@ -167,10 +167,10 @@ class MapEncoder(Encoder):
                     f"map {_name(values)} is {_by(array.shape)}, resized to {_by(self.size)} (nearest neighbour) as in training"
                 )
             layers = [fit_nearest(array, self.size)]
-            if depth == 2:
-                layers.append(
-                    np.zeros(self.size, np.uint8) if instance is None else instance_edges(instance, self.size)
-                )
+            if instance is not None:
+                layers.append(instance_edges(read_instances(instance, array.shape), self.size))
+            elif depth == 2:
+                layers.append(np.zeros(self.size, np.uint8))
             maps.append(np.stack(layers, axis=-1))
         return np.stack(maps)
 
@@ -205,9 +205,10 @@ class MapReader:
         where = locate(file)
         if isinstance(where, Path):
             check_same_aspect(file, where)
-        layers = [fit_nearest(self.indices(where), size)]
+        indices = self.indices(where)
+        layers = [fit_nearest(indices, size)]
         if instances is not None:
-            layers.append(instance_edges(instances(file), size))
+            layers.append(instance_edges(read_instances(instances(file), indices.shape), size))
         return np.stack(layers, axis=-1)
 
     def indices(self, where: Path | str | np.ndarray) -> np.ndarray:
@@ -291,16 +292,26 @@ def fit_nearest(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(ImageOps.fit(image, (size[1], size[0]), Image.Resampling.NEAREST)).astype(array.dtype)
 
 
-def instance_edges(where: Path | str | np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """1 where a pixel's right, left, upper or lower neighbour belongs to another instance (Wang et al. 2018, pix2pixHD), else 0; (H, W) uint8."""
+def read_instances(where: Path | str | np.ndarray, map_size: Sequence[int]) -> np.ndarray:
+    """The number of the object at each pixel (H, W) int64. Raises DataError, naming the file, where it cannot lie over its map."""
     if isinstance(where, np.ndarray):
         numbers = where.astype(np.int64)
     else:
-        with opened(Path(where)) as image:
+        with naming(f"instance map {_name(where)}"), opened(Path(where)) as image:
             ImageOps.exif_transpose(image, in_place=True)
             numbers = np.asarray(image if image.mode in PALETTE_MODES else image.convert("RGB")).astype(np.int64)
     if numbers.ndim == 3:
         numbers = numbers @ np.array([65536, 256, 1])[: numbers.shape[-1]]
+    if aspects_differ(numbers.shape, map_size):
+        raise DataError(
+            f"instance map {_name(where)} is {_by(numbers.shape)}, its map {_by(map_size)}: another aspect; give one that lies over the map"
+        )
+    return numbers
+
+
+def instance_edges(numbers: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """1 where a pixel's right, left, upper or lower neighbour belongs to another instance (Wang et al. 2018, pix2pixHD), else 0;
+    numbers (H, W) -> (height, width) uint8."""
     ids = fit_nearest(numbers, size)
     edges = np.zeros(size, np.uint8)
     down, right = ids[1:] != ids[:-1], ids[:, 1:] != ids[:, :-1]

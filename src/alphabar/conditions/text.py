@@ -6,6 +6,7 @@ A pretrained one from a local folder stays frozen: each caption goes through it 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +24,12 @@ from .base import Cond, Doors, Encoder, Offer, Sizes, hide
 from .settings import KindSettings
 
 PADDING = 256
+LONGEST = 512  # tokens of a caption for a pretrained model that has no limit of its own, or a higher one
+TEXT_PARTS = {
+    "clip": "CLIPTextModel", "clip_text_model": "CLIPTextModel",
+    "t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel",
+}  # fmt: skip
+"""By the model_type in config.json, the part of a pretrained model that encodes text; all others do so as a whole."""
 
 
 class TextSettings(KindSettings):
@@ -33,13 +40,30 @@ class TextSettings(KindSettings):
     width: int = Field(128, ge=8, multiple_of=4, description="channels inside the byte-level encoder")
     layers: int = Field(2, ge=0, description="transformer layers of the byte-level encoder")
     pretrained: str | None = Field(
-        None, description="a local folder with a text model of the transformers library, used frozen instead"
+        None,
+        description="a local folder with a text model of the transformers library (BERT and its kin, CLIP, T5), used frozen instead",
+    )
+    pretrained_hash: str | None = Field(
+        None, description="names the weights of the pretrained model; filled in, and checked whenever the model is used"
     )
 
     @field_validator("pretrained")
     @classmethod
     def _resolve(cls, value: str | None) -> str | None:
         return None if value is None else str(Path(value).expanduser().absolute())  # a run is used from anywhere
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_the_model(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("pretrained"), str):
+            return values
+        found, expected = weights_hash(Path(values["pretrained"]).expanduser()), values.get("pretrained_hash")
+        if None not in (found, expected) and found != expected:
+            raise ConfigurationError(
+                f"pretrained: the model in {values['pretrained']} has the weights {found}, this was trained with {expected}; "
+                "put that model there, or for a new run set pretrained_hash to null"
+            )
+        return {**values, "pretrained_hash": found or expected}
 
     @model_validator(mode="after")
     def _check(self) -> TextSettings:
@@ -130,7 +154,7 @@ class ByteFeatures(nn.Module):
         super().__init__()
         self.width, self.length = settings.width, settings.length
         self.embedding = nn.Embedding(PADDING + 1, self.width, padding_idx=PADDING)
-        self.positions = nn.Parameter(torch.randn(self.length, self.width) * 0.02)
+        self.positions = nn.Parameter(sinusoids(self.length, self.width))
         self.words = nn.ModuleList(nn.Conv1d(self.width, self.width, 5, padding=2) for _ in range(2))
         layer = nn.TransformerEncoderLayer(
             self.width, max(1, self.width // 32), 2 * self.width, 0.0, "gelu", batch_first=True, norm_first=True
@@ -147,6 +171,17 @@ class ByteFeatures(nn.Module):
             h = (h + F.silu(conv((h * mask[..., None]).transpose(1, 2)).transpose(1, 2))) * mask[..., None]
         h = h + self.positions[: ids.shape[1]]
         return self.transformer(h, src_key_padding_mask=~mask) if self.transformer.layers else h, mask
+
+
+def sinusoids(length: int, width: int) -> Tensor:
+    """sin and cos of place / 10000^(2 i / width): (length, width) as large as an embedding, where positions begin to be learned.
+
+    Started small, they are lost beside the embeddings, and captions are read as bags of words for thousands of steps.
+    Source: Vaswani et al. 2017, sec. 3.5.
+    """
+    rates = 10_000.0 ** (-torch.arange(width // 2) * 2 / width)
+    angles = torch.arange(length)[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 def byte_ids(texts: Sequence[str], length: int) -> Tensor:
@@ -170,7 +205,7 @@ class FrozenFeatures(nn.Module):
         width = getattr(pretrained_model(self.folder)[1].config, "hidden_size", None)
         if width is None:
             raise ConfigurationError(
-                f"{self.folder} is not a plain text encoder (no hidden_size); give a model such as BERT or MiniLM"
+                f"{self.folder} is not a text encoder (no hidden_size); give a model such as BERT, MiniLM, CLIP or T5"
             )
         self.width = int(width)
 
@@ -179,27 +214,61 @@ class FrozenFeatures(nn.Module):
         """Features, computed once for each caption and kept, and which of them count."""
         kept = pretrained_model(self.folder)[2]
         for text in sorted({text for text in texts if text not in kept}):
-            kept[text] = compute_features(self.folder, text)
-        features = [kept[text] for text in texts]
+            kept[text] = halved(compute_features(self.folder, text))
+        features = [kept[text].float() for text in texts]
         lengths = torch.tensor([len(f) for f in features])
         mask = torch.arange(int(lengths.max())) < lengths[:, None]
         return nn.utils.rnn.pad_sequence(features, batch_first=True).to(device), mask.to(device)
+
+
+def weights_hash(folder: Path) -> str | None:
+    """Twelve hex digits that name the weights in a folder, None if there are none that would be loaded."""
+    whole = folder / "model.safetensors"
+    parts = [whole] if whole.is_file() else sorted(folder.glob("model-*.safetensors"))
+    try:
+        stats = [(part, part.stat()) for part in parts]
+        return hash_of_files(tuple((str(p), s.st_size, s.st_mtime_ns) for p, s in stats)) if parts else None
+    except OSError as error:
+        raise ConfigurationError(f"pretrained: cannot read {error.filename}: {error.strerror}") from None
+
+
+@lru_cache(maxsize=8)
+def hash_of_files(files: tuple[tuple[str, int, int], ...]) -> str:
+    """Twelve hex digits of the content of files, which are given with size and time so that a changed file is read anew."""
+    digest = hashlib.sha256()
+    for path, _, _ in files:
+        with open(path, "rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:12]
 
 
 @lru_cache(maxsize=2)
 def pretrained_model(folder: str) -> tuple[Any, Any, dict[str, Tensor]]:
     """Tokenizer, model and the features kept so far, of a local folder. Raises ConfigurationError."""
     try:
-        from transformers import AutoModel, AutoTokenizer
+        import transformers
     except ImportError:
         raise ConfigurationError("a pretrained text encoder needs transformers: pip install 'alphabar[text]'") from None
+    local = {"local_files_only": True, "trust_remote_code": False}
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()  # it would list all weights of CLIP that are not about text
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        model = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False, use_safetensors=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **local)
+        kind = TEXT_PARTS.get(transformers.AutoConfig.from_pretrained(folder, **local).model_type, "AutoModel")
+        model, told = getattr(transformers, kind).from_pretrained(
+            folder, use_safetensors=True, output_loading_info=True, **local
+        )
     except Exception as error:  # transformers and safetensors raise many kinds for damaged folders
         raise ConfigurationError(
             f"cannot load a text model from {folder}: {str(error).splitlines()[0]}; it needs config.json, model.safetensors and its tokenizer"
         ) from None
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+    missing = sorted(name for name in told["missing_keys"] if "pooler" not in name)  # the pooler is not used here
+    if missing:
+        raise ConfigurationError(
+            f"the weights in {folder} lack {missing[0]} of {type(model).__name__}; give a whole model"
+        )
     return tokenizer, model.eval().requires_grad_(False), {}
 
 
@@ -207,9 +276,16 @@ def pretrained_model(folder: str) -> tuple[Any, Any, dict[str, Tensor]]:
 def compute_features(folder: str, text: str) -> Tensor:
     """The features (L, width) of a caption: alone, so that they do not depend on the captions beside it."""
     tokenizer, model, _ = pretrained_model(folder)
-    limit = min(int(getattr(model.config, "max_position_embeddings", 512)), 512)
+    own_limit = getattr(model.config, "max_position_embeddings", None) or LONGEST
+    limit = min(int(tokenizer.model_max_length), int(own_limit), LONGEST)
     batch = tokenizer([text], truncation=True, max_length=limit, return_tensors="pt")
     return model(**batch).last_hidden_state[0].float()
+
+
+def halved(features: Tensor) -> Tensor:
+    """Features as float16, which takes half the memory for a relative error of 0.0005; as they are where they exceed its range."""
+    half = features.half()
+    return half if bool(half.isfinite().all()) else features
 
 
 def caption_path(file: PictureFile) -> Path:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import struct
 import zlib
+from collections.abc import Callable
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -75,4 +77,9 @@ def read_idx(path: Path) -> np.ndarray:
         raise DataError(f"{path} is not a whole idx file: {error}; download it again") from None
 
 
-BUILTIN_SETS = {"digits": load_digits, "fashion-mnist": load_fashion_mnist}
+BUILTIN_SETS: dict[str, Callable[[str | None], tuple[np.ndarray, np.ndarray, list[str]]]] = {
+    "digits": load_digits,
+    "fashion-mnist": load_fashion_mnist,
+    "fashion-mnist-test": partial(load_fashion_mnist, part="t10k"),
+}
+"""Loaders by name; each takes the folder or file of data.path, or None for the usual place."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,14 +96,21 @@ def swapped_indices(conditions: Conditions) -> dict[str, np.ndarray]:
 
 def never_mirrored(words: list[str], data: PictureSet) -> np.ndarray:
     """Which pictures (N,) bool have one of the words in their class or in a text."""
-    lowered = [word.lower() for word in words]
+    pattern = words_pattern(words)
     texts = [[data.classes[label] for label in data.labels]] if data.labels is not None else []
     texts += [list(values[:]) for values in data.values.values() if values[:1].dtype == object]
     if not texts:
         raise ConfigurationError(
             "data.flip_except looks for words in captions and classes, and the model is conditioned on neither; leave it out"
         )
-    return np.array([any(word in " ".join(parts).lower() for word in lowered) for parts in zip(*texts, strict=True)])
+    return np.array([bool(pattern.search(" ".join(parts).casefold())) for parts in zip(*texts, strict=True)])
+
+
+def words_pattern(words: list[str]) -> re.Pattern[str]:
+    """Finds any of the words in case-folded text: between letters of a to z only as a whole word, so that right is not in outright;
+    other ones anywhere, as Chinese has no spaces."""
+    folded = [re.escape(word.casefold()) for word in words]
+    return re.compile("|".join(rf"(?<![a-z]){word}(?![a-z])" if word.isascii() else word for word in folded))
 
 
 def pair_folders(set_: Conditions, folder: Path) -> list[Path]:

@@ -246,9 +246,8 @@ def _decode(
             if isinstance(result, DataError):
                 report.skipped.append((files[i].name, str(result)))
                 continue
+            columns = columns or _columns_for(result, len(files), settings.memory_gb, cache)
             for name, value in result.items():
-                if name not in columns:
-                    columns[name] = _column_for(value, len(files), settings.memory_gb, cache, name)
                 columns[name][len(kept)] = value
             kept.append(i)
     values = {name: column[: len(kept)] for name, column in columns.items()}
@@ -256,27 +255,34 @@ def _decode(
     return pictures, {n: v if isinstance(v, np.ndarray) else stack_values(v) for n, v in values.items()}, kept
 
 
-def _column_for(value: Any, n: int, memory_gb: float | None, cache: Path | None, name: str) -> Any:
-    """Room for n values like this one: pictures as one array, anything else as a list."""
-    if not isinstance(value, np.ndarray) or value.dtype != np.uint8:
-        return [value] * n
-    return allocate((n, *value.shape), memory_gb, cache and cache.with_name(f"{name or cache.stem}{cache.suffix}"))
+def _columns_for(first: dict[str, Any], n: int, memory_gb: float | None, cache: Path | None) -> dict[str, Any]:
+    """Room for n values like these by name: pictures as one array, anything else as a list."""
+    pictures = {k: v for k, v in first.items() if isinstance(v, np.ndarray) and v.dtype == np.uint8}
+    arrays = allocate({name: (n, *value.shape) for name, value in pictures.items()}, memory_gb, cache)
+    return {name: arrays[name] if name in arrays else [value] * n for name, value in first.items()}
 
 
-def allocate(shape: tuple[int, ...], memory_gb: float | None, cache: Path | None) -> np.ndarray:
-    """A uint8 array in memory if it fits, otherwise memory-mapped from the file `cache`."""
+def allocate(
+    shapes: Mapping[str, tuple[int, ...]], memory_gb: float | None, cache: Path | None
+) -> dict[str, np.ndarray]:
+    """uint8 arrays by name: in memory if all fit together, otherwise memory-mapped from NAME.npy beside `cache`, "" from `cache` itself."""
     limit = memory_gb * 1e9 if memory_gb else available_memory() / 4
-    if cache is None or math.prod(shape) <= limit:
-        return np.empty(shape, np.uint8)
+    needed = sum(map(math.prod, shapes.values()))
+    if cache is None or needed <= limit:
+        return {name: np.empty(shape, np.uint8) for name, shape in shapes.items()}
     cache.parent.mkdir(parents=True, exist_ok=True)
-    needed, free = math.prod(shape), shutil.disk_usage(cache.parent).free
+    free = shutil.disk_usage(cache.parent).free
     if needed > free:
         raise StorageError(
             f"{cache}: the decoded pictures need {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free; make room, or lower data.size"
         )
-    temporary = cache.with_name(f".{cache.name}.{os.getpid()}.tmp")
+    return {name: _mapped(shape, cache.with_stem(name or cache.stem)) for name, shape in shapes.items()}
+
+
+def _mapped(shape: tuple[int, ...], path: Path) -> np.ndarray:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-    temporary.replace(cache)  # a run that still maps an older cache keeps it
+    temporary.replace(path)  # a run that still maps an older one keeps it
     return out
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from ..errors import ConfigurationError, DataError, UnusableData
-from .decode import EXTENSIONS, Header, read_header
+from .decode import EXTENSIONS, read_header
 from .sources import PICTURES_FOLDER, Catalogue, PictureFile, _names_below, leads_out
 
 SUFFIX = "_file_name"
@@ -109,11 +109,12 @@ def has_pair(locate: Locate) -> Callable[[PictureFile], bool]:
 def check_same_aspect(file: PictureFile, path: Path) -> None:
     """Raise DataError if a pair has another aspect than its picture (a pixel of rounding is allowed): they would not lie over each other."""
     own, other = read_header(file.path), read_header(path)
-    if _aspects_differ(own, other):
+    if aspects_differ((own.height, own.width), (other.height, other.width)):
         raise DataError(
             f"its pair {path.name} is {other.height}x{other.width}, itself {own.height}x{own.width}: another aspect"
         )
 
 
-def _aspects_differ(a: Header, b: Header) -> bool:
-    return abs(a.height * b.width - a.width * b.height) > max(a.height, a.width, b.height, b.width)
+def aspects_differ(a: Sequence[int], b: Sequence[int]) -> bool:
+    """Whether two sizes (height, width) differ in aspect by more than a pixel of rounding."""
+    return abs(a[0] * b[1] - a[1] * b[0]) > max(*a, *b)

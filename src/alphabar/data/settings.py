@@ -14,7 +14,10 @@ from ..settings import Settings
 class DataSettings(Settings):
     """Which pictures, and how they become one array."""
 
-    source: str = Field("digits", description="a folder, a .npz or .npy file, or a built-in set: digits, fashion-mnist")
+    source: str = Field(
+        "digits",
+        description="a folder, a .npz or .npy file, or a built-in set: digits, fashion-mnist, fashion-mnist-test",
+    )
     path: str | None = Field(None, description="where the files of a built-in set lie, if not in the usual place")
     size: list[int] | None = Field(
         None,
@@ -38,7 +41,7 @@ class DataSettings(Settings):
     )
     flip_except: list[str] = Field(
         default_factory=list,
-        description="words such as left and right: a picture whose caption or class holds one is not mirrored",
+        description="whole words such as left and right, in any case: a picture whose caption or class holds one is not mirrored",
     )
     class_from: str = Field(
         "auto",
@@ -54,7 +57,9 @@ class DataSettings(Settings):
     )
     strict: bool = Field(False, description="an unreadable picture is an error instead of a line in the report")
     memory_gb: float | None = Field(
-        None, gt=0, description="keep decoded pictures in memory up to this size; default: a quarter of what is free"
+        None,
+        gt=0,
+        description="keep decoded pictures, maps and pairs in memory up to this size together; default: a quarter of what is free",
     )
 
     @field_validator("size", mode="before")

@@ -8,7 +8,9 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-PACKAGES = ("alphabar", "torch", "numpy", "safetensors", "pillow", "pydantic", "pyyaml", "typer", "rich", "matplotlib")
+PACKAGES = (
+    "alphabar", "torch", "numpy", "safetensors", "pillow", "pydantic", "pyyaml", "typer", "rich", "matplotlib", "filelock",
+)  # fmt: skip
 OPTIONAL = {"tensorboard": "tensorboard: training events for TensorBoard"}
 
 

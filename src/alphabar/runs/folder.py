@@ -5,20 +5,26 @@ config.yaml         the whole configuration; `alphabar train --config` repeats t
 environment.json    versions, machine, threads
 data.json           what was found in the data, and which pictures are held out
 data-preview.png    some training pictures as the network sees them
+import.json         of a model that was imported: its configurations there, and what is not as it was
 metrics.jsonl       a line a report: step, loss, validation loss, loss by noise level, rate, speed
 loss.png            the same as curves
 previews/           step-N.png: samples from the same noise; filmstrip.png: all of them
 checkpoints/        step-N/, see `checkpoint.py`
+
+Besides, `.lock` is locked while a process trains into the folder. The system frees it when the process ends, however it ends.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from .. import __version__
 from ..config import Config, read_yaml, to_yaml, validate
@@ -27,6 +33,7 @@ from .atomic import storage_errors, write_json, write_text
 
 FORMAT = 2
 READABLE = (1, 2)
+LOCK = ".lock"
 
 
 class RunFolder:
@@ -132,8 +139,36 @@ class RunFolder:
 
 def check_free(path: Path) -> None:
     """Raise CheckpointError unless a run can start at this path."""
-    if path.exists() and (not path.is_dir() or any(entry.name != "cache" for entry in path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(entry.name not in ("cache", LOCK) for entry in path.iterdir())):
         hint = (
             "go on with --resume, or choose another --out" if (path / "run.json").exists() else "choose another --out"
         )
         raise CheckpointError(f"{path} exists already; {hint} (alphabar never writes over a run)")
+
+
+@contextlib.contextmanager
+def training_lock(path: Path) -> Iterator[None]:
+    """A block in which no other process, and no other session of this one, trains into the folder; reading it stays free.
+
+    Raises CheckpointError at once if another one does.
+    """
+    lock = FileLock(path / LOCK, timeout=0, thread_local=False)  # a generator may be closed by another thread
+    with storage_errors(path / LOCK):
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise CheckpointError(
+                f"{path} is being trained by another process; wait for it to end, or stop it (Ctrl-C saves)"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_not_training(path: Path) -> None:
+    """Raise CheckpointError if a process trains into the folder."""
+    if (path / LOCK).exists():
+        with training_lock(path):
+            pass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -10,34 +9,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from ..conditions.kinds import kind_of, read_settings
-from ..config import Config, Overrides, finish, merge, preset_values, resolve, validate
-from ..data.found import DataReport
-from ..data.load import Progress, load_data
-from ..data.pictures import PictureSet
-from ..data.settings import DataSettings
-from ..errors import ConfigurationError, DataError, NonFiniteError, StorageError, unknown
+from ..config import Config, Overrides, merge, resolve
+from ..data.load import Progress
+from ..errors import CheckpointError, ConfigurationError, DataError, NonFiniteError, StorageError, unknown
 from ..model import count_parameters
 from ..runs.atomic import write_json
 from ..runs.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
 from ..runs.environment import describe_environment, package_version
-from ..runs.folder import RunFolder, check_free
+from ..runs.folder import RunFolder, check_free, check_not_training, training_lock
+from .data import OWN_DATA, RunData
 from .loop import StepReport, Trainer, TrainingData
 from .recorder import Recorder, save_data_preview, save_preview, save_preview_conditions
-from .settings import RESUMABLE
+from .resume import changed_config, check_conditions, resumed_conditions, resumed_data
 
 MEASURE_SECONDS, MEASURE_STEPS = 3.0, 20
 LONG_STEP = 10.0  # seconds; of such steps one is enough
 ESTIMATE_SECONDS = 0.5  # enough where the speed only serves to estimate the time
 TIME_FOR_TRAINING = 0.92  # the rest of the minutes goes to previews, validation, checkpoints
 PREVIEWS = 12
-CACHE = Path("cache") / "pictures.npy"
-OWN_DATA = "(given from Python)"
-MAY_MOVE = {"source", "path", "memory_gb", "strict"}
-"""Settings of the data that say where it is and how it is read, not what it is."""
 
 
 @dataclass(frozen=True)
@@ -61,22 +52,14 @@ class Session:
         self,
         out: Path,
         config: Config,
-        train: TrainingData,
-        held_out: TrainingData | None,
-        report: DataReport | None,
+        source: RunData,
         start: Checkpoint | None,
         seconds_per_step: float,
     ) -> None:
-        self.out, self.config, self.data, self.held_out, self.report, self.start = (
-            out,
-            config,
-            train,
-            held_out,
-            report,
-            start,
-        )
-        self.fingerprint = report.fingerprint if report else train.fingerprint()
-        self.trainer = Trainer(config, train)
+        self.out, self.config, self.start = out, config, start
+        self.data, self.held_out, self.report = source.train, source.held_out, source.report
+        self.fingerprint = source.fingerprint
+        self.trainer = Trainer(config, source.train)
         if start is not None:
             self.trainer.load_state(
                 start.step, start.tensors("model"), start.tensors("ema"), start.tensors("optimizer")
@@ -107,7 +90,14 @@ class Session:
 
     def run(self) -> Iterator[StepReport]:
         """Train to train.steps, yielding a report a step. Closing the generator, an interrupt, a stop request and a non-finite
-        loss all save a checkpoint first, unless the weights are half way through an update or the disk is full."""
+        loss all save a checkpoint first, unless the weights are half way through an update or the disk is full.
+
+        Raises CheckpointError where another process trains into the folder; meanwhile no other can.
+        """
+        with training_lock(self.out):
+            yield from self._train()
+
+    def _train(self) -> Iterator[StepReport]:
         run = self._open_folder()
         self.recorder = recorder = Recorder(run, self.config)
         storable = True
@@ -133,6 +123,8 @@ class Session:
     def _open_folder(self) -> RunFolder:
         if self.start is not None:
             run = RunFolder.open(self.out)
+            if run.latest_checkpoint() != self.start.path:
+                raise CheckpointError(f"{self.out} was trained by another process meanwhile; start again with --resume")
             Recorder(
                 run,
                 self.config.model_copy(update={"train": self.config.train.model_copy(update={"tensorboard": False})}),
@@ -213,89 +205,11 @@ def prepare(
     if resume:
         return _resume(data, out, values, minutes, accept_changed_data, held_out, progress)
     check_free(out)
-    source = _Data.read(data, held_out, values, out, progress)
+    source = RunData.read(data, held_out, values, out, progress)
     chosen = source.config(values)
     check_before_start(chosen)
     settled = settle(chosen, source.train)
-    return Session(out, settled[0], source.train, source.held_out, source.report, None, settled[1])
-
-
-@dataclass(frozen=True)
-class _Data:
-    train: TrainingData
-    held_out: TrainingData | None
-    report: DataReport | None
-    settings: DataSettings | None
-    conditions: Mapping[str, Mapping[str, Any]] | None = None
-
-    @classmethod
-    def read(
-        cls,
-        data: str | Path | TrainingData | None,
-        held_out: TrainingData | None,
-        values: Mapping[str, Any],
-        out: Path,
-        progress: Progress | None,
-    ) -> _Data:
-        """Load the source that is named, or take the object that is given as it is."""
-        if data is not None and not isinstance(data, str | Path):
-            return cls(data, held_out, None, None)
-        own = values.get("data") or {}
-        wanted = dict(preset_free(own, values.get("preset")))
-        settings = validate(DataSettings, wanted | ({} if data is None else {"source": str(data)}))
-        set_ = {name: v for name, v in (values.get("conditions") or {}).items() if v is not None}
-        loaded = load_data(settings, out / CACHE, progress, set_)
-        may_flip = own.get("flip") is not None or all(kind_of(n, v).mirrors for n, v in loaded.conditions.items())
-        settled = loaded.settings.model_copy(update={"flip": bool(loaded.settings.flip) and may_flip})
-        return cls(loaded.train, loaded.held_out, loaded.report, settled, loaded.conditions)
-
-    def config(self, values: Mapping[str, Any]) -> Config:
-        """The configuration with what the data says filled in."""
-        filled = dict(values)
-        own = {**(values.get("data") or {}), "source": OWN_DATA}
-        filled["data"] = own if self.settings is None else self.settings.model_dump()
-        found = self._own_conditions(values) if self.conditions is None else self.conditions
-        filled["conditions"] = {name: read_settings(name, v).model_dump() for name, v in found.items() if v is not None}
-        still = any(not kind_of(name, v).mirrors for name, v in filled["conditions"].items())
-        if still and filled["data"].get("flip") is None:
-            filled["data"] = {**filled["data"], "flip": False}
-        if filled["conditions"]:
-            filled["network"] = conditional_network(values)
-        return finish(filled, self.train.shape[1:] or (1,))
-
-    def _own_conditions(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The conditions of data given from Python: those that are set, and for a PictureSet all that it holds."""
-        found = {name: v for name, v in (values.get("conditions") or {}).items() if v is not None}
-        if not isinstance(self.train, PictureSet):
-            return found
-        own = found.pop("class", {})
-        held = {"class": {**own, "classes": self.train.classes}} if self.train.labels is not None else {}
-        for name, column in self.train.values.items():
-            settings = found.get(name, {})
-            held[name] = (
-                kind_of(name, settings).settle(read_settings(name, settings), np.asarray(column[:])).model_dump()
-            )
-        wanted = (values.get("data") or {}).get("conditions")
-        offered = held | {name: v for name, v in found.items() if name not in held}
-        for name in wanted or ():
-            if name not in offered:
-                raise ConfigurationError(
-                    f"data.conditions: the data has no {name!r}; it has: {', '.join(offered) or 'none'}"
-                )
-        return offered if wanted is None else {name: offered[name] for name in wanted}
-
-
-def conditional_network(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The network's settings, with scale-shift normalisation (Dhariwal & Nichol 2021) unless they or the preset say otherwise."""
-    own, preset = values.get("network") or {}, values.get("preset", "auto")
-    under = {} if preset == "auto" else preset_values(str(preset)).get("network", {})
-    open_ = own.get("kind", "unet") == "unet" and "time_mode" not in {**under, **own}
-    return {**own, "time_mode": "scale_shift"} if open_ else dict(own)
-
-
-def preset_free(data: Mapping[str, Any], preset: str | None) -> dict[str, Any]:
-    """The data settings with those of a named preset under them ("auto" has none)."""
-    return dict(data) if preset in (None, "auto") else merge(preset_values(str(preset)).get("data", {}), data)
+    return Session(out, settled[0], source, None, settled[1])
 
 
 def settle(config: Config, data: TrainingData) -> tuple[Config, float]:
@@ -341,17 +255,19 @@ def _resume(
     progress: Progress | None,
 ) -> Session:
     run = RunFolder.open(out)
+    check_not_training(out)
     start = open_checkpoint(run.latest_checkpoint())
     for part in ("model", "ema", "optimizer"):
         start.tensors(part)  # a damaged file is found before the data is read
     saved = start.config.model_dump()
     if data is None and start.config.data.source == OWN_DATA:
         raise ConfigurationError(f"{out} was trained on data given from Python; go on from Python, with the same data")
-    check_data_settings(saved["data"], values.get("data") or {})
-    wanted = {"data": merge(saved["data"], values.get("data") or {}), "conditions": saved["conditions"]}
-    source = _Data.read(data, held_out, wanted, out, progress)
-    fingerprint = source.report.fingerprint if source.report else source.train.fingerprint()
-    if fingerprint != start.fingerprint and not accept_changed_data:
+    given = values.get("data") or {}
+    own = resumed_data(saved["data"], given)
+    conditions = resumed_conditions(saved["conditions"], values.get("conditions") or {}, given.get("conditions"))
+    config = changed_config(start.config, values).model_copy(update={"conditions": conditions})
+    source = RunData.read(data, held_out, {"data": own, "conditions": conditions}, out, progress)
+    if source.fingerprint != start.fingerprint and not accept_changed_data:
         raise DataError(
             f"the data (or which of it is held out) differs from what {out} was trained on; give the same data, or --accept-changed-data to go on with what is there"
         )
@@ -360,7 +276,6 @@ def _resume(
             f"the data has shape {tuple(source.train.shape)}, the run {start.shape}; give data of the same shape"
         )
     check_conditions(source, start.config)
-    config = changed_config(start.config, values)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     seconds = measure_step(config, source.train, ESTIMATE_SECONDS if minutes is None else MEASURE_SECONDS)
@@ -371,22 +286,9 @@ def _resume(
             f"{out} has reached its {config.train.steps} steps already; give more --steps or --minutes to go on"
         )
     if source.settings is not None:
-        config = config.model_copy(
-            update={
-                "data": config.data.model_copy(update={"source": source.settings.source, "path": source.settings.path})
-            }
-        )
-    return Session(out, config, source.train, source.held_out, source.report, start, seconds)
-
-
-def check_data_settings(saved: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
-    """Raise ConfigurationError if a resumed run is asked to read its data in another way."""
-    before = validate(DataSettings, saved)
-    after = validate(DataSettings, merge(saved, changes))
-    for name in DataSettings.model_fields:
-        open_before = name in ("class_from", "flip", "conditions") and getattr(after, name) in ("auto", None)
-        if name not in MAY_MOVE and not open_before and getattr(after, name) != getattr(before, name):
-            raise ConfigurationError(f"data.{name} cannot change when a run goes on (it would be another run)")
+        place = {"source": source.settings.source, "path": source.settings.path}
+        config = config.model_copy(update={"data": config.data.model_copy(update=place)})
+    return Session(out, config, source, start, seconds)
 
 
 def check_before_start(config: Config) -> None:
@@ -403,58 +305,3 @@ def check_before_start(config: Config) -> None:
             raise unknown("condition in sample.guidance", name, config.conditions)
     if config.train.tensorboard and package_version("tensorboard") is None:
         raise ConfigurationError("train.tensorboard needs TensorBoard: pip install 'alphabar[tensorboard]'")
-
-
-def check_conditions(source: _Data, config: Config) -> None:
-    """Raise DataError if the data's conditions, its classes among them, are not those that the run was trained with."""
-    if source.conditions is None:
-        own = source.train.classes if isinstance(source.train, PictureSet) else config.classes
-        differ = ["class"] if own != config.classes else []
-    else:
-        found = {name: read_settings(name, v).model_dump() for name, v in source.conditions.items()}
-        differ = [
-            n for n in {**found, **config.conditions} if _meaning(found.get(n)) != _meaning(config.conditions.get(n))
-        ]
-    if differ:
-        raise DataError(
-            f"the data's {', '.join(differ)} is not that of the run (its classes: {', '.join(config.classes) or 'none'}); give data with the same conditions"
-        )
-
-
-def _meaning(settings: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The settings of a condition without those that say where it lies."""
-    return (
-        None if settings is None else {k: v for k, v in settings.items() if k not in ("column", "folder", "instances")}
-    )
-
-
-def changed_config(config: Config, values: Mapping[str, Any]) -> Config:
-    """The saved configuration with the changes that a resumed run may make. Raises ConfigurationError for any other."""
-    saved = config.model_dump()
-    changes = {key: value for key, value in values.items() if key != "data"}
-    if changes.get("preset") in ("auto", config.preset):
-        changes.pop("preset")
-    if isinstance(changes.get("train"), Mapping) and changes["train"].get("steps", 0) is None:
-        changes["train"] = {key: value for key, value in changes["train"].items() if key != "steps"}
-    changed = validate(Config, merge(saved, changes))
-    for section, value in changed.model_dump().items():
-        for key in (
-            [key for key in value if value[key] != saved[section].get(key)]
-            if isinstance(value, dict)
-            else [""] * (value != saved[section])
-        ):
-            if section != "train" or key not in RESUMABLE:
-                name = f"{section}.{key}".rstrip(".")
-                raise ConfigurationError(
-                    f"{name} cannot change when a run goes on (it would be another run); it may only for: train.{', train.'.join(sorted(RESUMABLE))}"
-                )
-    return changed
-
-
-def remove_cache(out: Path) -> None:
-    """Remove the decoded pictures and values beside a run, and the folders that held nothing else."""
-    for path in (out / CACHE).parent.glob(f"*{CACHE.suffix}"):
-        path.unlink()
-    for folder in ((out / CACHE).parent, out):
-        with contextlib.suppress(OSError):  # not empty, or never made
-            folder.rmdir()
