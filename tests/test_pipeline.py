@@ -142,3 +142,11 @@ def test_what_the_model_cannot_do_is_refused(pipeline, asked, message):
 def test_an_interval_that_is_none_is_refused(pipeline):
     with pytest.raises(ConfigurationError, match="0 <= from < to <= 1"):
         pipeline.with_settings(guidance_interval=(0.8, 0.2))
+
+
+def test_another_sampler_leaves_the_options_of_the_saved_one_behind(pipeline):
+    pipeline = pipeline.with_settings(sampler="ancestral", variance="beta")
+    assert pipeline.with_settings(sampler="unipc").sampling_record()["sampler"] == "unipc"
+    assert pipeline.with_settings(sampler="auto").picked
+    with pytest.raises(ConfigurationError, match="variance is a setting of sampler=ancestral"):
+        pipeline.with_settings(sampler="unipc", variance="beta")

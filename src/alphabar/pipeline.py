@@ -93,7 +93,10 @@ class Pipeline:
 
     def with_settings(self, **changes: Any) -> Pipeline:
         """The same model with other sampling settings; None leaves one as it is. Raises ConfigurationError."""
-        values = self.settings.model_dump() | {key: value for key, value in changes.items() if value is not None}
+        given = {key: value for key, value in changes.items() if value is not None}
+        values = self.settings.model_dump() | given
+        if "sampler" in given:  # options that another sampler was saved with go with it
+            values |= {name: None for name, own in OPTION_OF.items() if own != given["sampler"] and name not in given}
         settings = validate(SampleSettings, values)
         if isinstance(settings.guidance, dict):
             for name in settings.guidance:

@@ -236,7 +236,7 @@ def test_every_sampler_runs_at_every_count_of_steps(name, grid):
         assert x.abs().max() < 4
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "plms"])  # which ends with its mean of estimates
 def test_the_last_step_to_clean_data_is_the_estimate_itself(name):
     schedule = build_schedule(ScheduleSettings(steps=100))
     *_, state = sample_states(

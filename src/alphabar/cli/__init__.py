@@ -7,7 +7,7 @@ import sys
 import typer
 
 from ..errors import AlphabarError
-from . import demo, describe, sample, train
+from . import demo, describe, edit, interop, likelihood, sample, train
 
 app = typer.Typer(
     name="alphabar",
@@ -19,7 +19,11 @@ app = typer.Typer(
 )
 app.command()(train.train)
 app.command()(sample.sample)
+app.command()(edit.edit)
 app.command()(demo.demo)
+app.command()(interop.export)
+app.command("import")(interop.import_)
+app.command()(likelihood.likelihood)
 app.command()(describe.info)
 app.command()(describe.settings)
 app.command()(describe.doctor)

@@ -82,6 +82,12 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint, exactly as if never stopped.")
     ] = False,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            "--init", metavar="RUN", help="Fine-tune: start a new run from the network and weights of this one."
+        ),
+    ] = None,
     accept_changed_data: Annotated[
         bool, typer.Option("--accept-changed-data", help="With --resume: go on although the data differs.")
     ] = False,
@@ -112,7 +118,7 @@ def train(
     settings += [f"seed={seed}"] if seed is not None else []
     with reading_bar() as progress:
         session = prepare(
-            data, out, preset=preset, steps=steps, minutes=minutes, settings=settings, config=config, resume=resume,
+            data, out, preset=preset, steps=steps, minutes=minutes, settings=settings, config=config, resume=resume, init=init,
             accept_changed_data=accept_changed_data, progress=progress,
         )  # fmt: skip
     describe_session(session)
@@ -165,6 +171,9 @@ def describe_session(session: Session) -> None:
     console.print(
         f"model   preset {session.config.preset}, {plan.parameters / 1e6:.2f} M parameters; {plan.device}, {plan.precision}, {plan.threads} threads"
     )
+    if session.origin is not None:
+        fresh = f"; new: {', '.join(session.fresh)}" if session.fresh else ""
+        console.print(f"init    averaged weights of {session.origin.path}{fresh}", markup=False)
     start = f"from step {plan.first_step} " if plan.first_step else ""
     console.print(
         f"plan    {start}to step {plan.steps} of {train.batch_size} pictures ({plan.epochs:.1f} epochs), about {duration(plan.seconds)}"

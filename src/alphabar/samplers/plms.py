@@ -19,8 +19,7 @@ class PLMS(Sampler):
     x_0' = (x_t - b_t eps') / a_t.
 
     Source: Liu et al. 2022 (PNDM), eq. 12 and 9. The weights are those of even steps in sigma; on other grids its order is 2. It
-    starts with one step of Heun's kind (two network calls) and Adams-Bashforth of order 2 and 3; steps without a finite lambda are
-    Euler's.
+    starts with one step of Heun's kind (two network calls; without a finite lambda Euler's) and Adams-Bashforth of order 2 and 3.
     """
 
     order = 4
@@ -34,7 +33,7 @@ class PLMS(Sampler):
         """One step, one network call; the first one has two."""
         schedule, said, c = denoiser.schedule, denoiser(x_t, t), stride(denoiser.schedule, t, s)
         visit, earlier = Visit(t, x_t, said), usable(past, schedule, 3)
-        if c.singular:
+        if not earlier and c.singular:
             return jump(said, c.a_s, c.b_s), visit
         if earlier:
             history = [said.eps, *(v.said.eps for v in earlier)]

@@ -16,11 +16,12 @@ from ..data.load import Progress
 from ..errors import CheckpointError, ConfigurationError, DataError, NonFiniteError, StorageError, unknown
 from ..model import count_parameters
 from ..runs.atomic import write_json
-from ..runs.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
+from ..runs.checkpoint import Checkpoint, find_checkpoint, open_checkpoint, save_checkpoint
 from ..runs.environment import describe_environment, package_version
 from ..runs.folder import RunFolder, check_free, check_not_training, training_lock
 from .data import OWN_DATA, RunData
 from .loop import StepReport, Trainer, TrainingData
+from .origin import inherited, take_weights
 from .recorder import Recorder, save_data_preview, save_preview, save_preview_conditions
 from .resume import changed_config, check_conditions, resumed_conditions, resumed_data
 
@@ -55,8 +56,9 @@ class Session:
         source: RunData,
         start: Checkpoint | None,
         seconds_per_step: float,
+        origin: Checkpoint | None = None,
     ) -> None:
-        self.out, self.config, self.start = out, config, start
+        self.out, self.config, self.start, self.origin = out, config, start, origin
         self.data, self.held_out, self.report = source.train, source.held_out, source.report
         self.fingerprint = source.fingerprint
         self.trainer = Trainer(config, source.train)
@@ -64,6 +66,10 @@ class Session:
             self.trainer.load_state(
                 start.step, start.tensors("model"), start.tensors("ema"), start.tensors("optimizer")
             )
+        self.fresh: list[str] = []  # encoders that do not come from the origin
+        if origin is not None:
+            self.fresh = take_weights(self.trainer.denoiser, origin)
+            self.trainer.ema.module.load_state_dict(self.trainer.denoiser.state_dict())
         self.seconds_per_step = seconds_per_step
         self.recorder: Recorder | None = None
         self._stop = False
@@ -187,6 +193,7 @@ def prepare(
     settings: Overrides = (),
     config: str | Path | None = None,
     resume: bool = False,
+    init: str | Path | None = None,
     accept_changed_data: bool = False,
     held_out: TrainingData | None = None,
     progress: Progress | None = None,
@@ -195,21 +202,28 @@ def prepare(
 
     data: a source as in `alphabar train`, or an object with the methods of `TrainingData`, then `held_out` may be given too;
     None with resume: what the run was made from. settings: {"train.batch_size": 64} or ["train.batch_size=64"], over those of
-    the file `config`, over those of the preset. Raises ConfigurationError, DataError or CheckpointError.
+    the file `config`, over those of the preset. init: a run or checkpoint folder whose network and averaged weights to start
+    from, as a new run. Raises ConfigurationError, DataError or CheckpointError.
     """
     out = Path(out)
     values = resolve(preset, Path(config) if config else None, settings)
     for key, value in (("steps", steps), ("minutes", minutes)):
         if value is not None:
             values = merge(values, {"train": {key: value} | ({"steps": None} if key == "minutes" else {})})
+    if resume and init is not None:
+        raise ConfigurationError(
+            "--resume goes on with a run, --init starts a new one from another's weights; give one"
+        )
     if resume:
         return _resume(data, out, values, minutes, accept_changed_data, held_out, progress)
     check_free(out)
+    origin = None if init is None else find_checkpoint(Path(init))
+    values = values if origin is None else merge(inherited(origin), values)
     source = RunData.read(data, held_out, values, out, progress)
     chosen = source.config(values)
     check_before_start(chosen)
     settled = settle(chosen, source.train)
-    return Session(out, settled[0], source, None, settled[1])
+    return Session(out, settled[0], source, None, settled[1], origin)
 
 
 def settle(config: Config, data: TrainingData) -> tuple[Config, float]:
