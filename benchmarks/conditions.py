@@ -3,6 +3,7 @@
 python benchmarks/conditions.py classes RUN                  Fashion-MNIST: samples of each class, judged by a classifier
 python benchmarks/conditions.py sample-captions RUN FILE OUT  one sample a caption, for `data/shapes.py --judge`
 python benchmarks/conditions.py captions RUN FOLDER          held-out pictures: right caption among 16, right against shuffled
+python benchmarks/conditions.py known-captions TRAIN TEST   held-out captions made of known words
 python benchmarks/conditions.py maps RUN FOLDER OUT          one sample a map, for `data/openmoji_layers.py --score`
 python benchmarks/conditions.py enlarge-pictures RUN                Fashion-MNIST: super-resolution beside bicubic
 python benchmarks/conditions.py colour RUN FOLDER            held-out pictures: colours beside grey
@@ -27,6 +28,7 @@ from alphabar.data.builtin_sets import load_fashion_mnist
 from alphabar.data.decode import read_picture
 from alphabar.data.pictures import to_signed, to_uint8
 from alphabar.gaussian import diffuse
+from alphabar.parameterization import target
 from alphabar.pipeline import Pipeline
 from alphabar.randomness import generator, normal_rows
 
@@ -131,7 +133,7 @@ def read_folder(folder: Path) -> tuple[np.ndarray, list[str], list[str]]:
 
 @torch.no_grad()
 def denoising_errors(pipeline: Pipeline, pictures: np.ndarray, captions: list[str], draws: int) -> Tensor:
-    """The squared error on eps of each picture with its caption (N,), averaged over times and noise that depend on the draw only."""
+    """The training loss of each picture with its caption (N,), averaged over times and noise that depend on the draw only."""
     denoiser, n = pipeline.denoiser, len(pictures)
     values = {name: np.array(captions, object) for name in ["text"] if name in pipeline.conditions}
     cond: Cond = denoiser.encode(values, n)
@@ -140,8 +142,20 @@ def denoising_errors(pipeline: Pipeline, pictures: np.ndarray, captions: list[st
         t = torch.full((n,), (k + 0.5) / draws, dtype=torch.float64)
         eps = normal_rows(x_0.shape[1:], [(0, "draw", k)]).expand_as(x_0)
         x_t = diffuse(x_0, denoiser.schedule.alpha_bar(t), eps)
-        total += ((denoiser(x_t, t, cond).eps - eps) ** 2).flatten(1).mean(1)
+        a, b = denoiser.schedule.signal(t), denoiser.schedule.noise(t)
+        wanted = target(denoiser.settings.prediction, x_0, eps, a, b)
+        total += ((denoiser.output(x_t, t, cond)[0] - wanted) ** 2).flatten(1).mean(1)
     return total / draws
+
+
+@app.command()
+def known_captions(train: Path, test: Path) -> None:
+    """The captions of a held-out folder whose words all occur in training captions, though never together; one a line."""
+    seen = [row["text"] for row in csv.DictReader((train / "metadata.csv").open(encoding="utf-8"))]
+    words = {word for text in seen for word in text.split()}
+    for row in csv.DictReader((test / "metadata.csv").open(encoding="utf-8")):
+        if row["text"] not in seen and set(row["text"].split()) <= words:
+            print(row["text"])
 
 
 @app.command()

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from alphabar.conditions import text
+from alphabar.conditions.base import Sizes
 from alphabar.conditions.kinds import read_settings
-from alphabar.conditions.text import PADDING, byte_ids
+from alphabar.conditions.text import PADDING, TextEncoder, TextSettings, byte_ids
 from alphabar.errors import ConfigurationError
 
 from .making import TEXT, assert_same, encoder, rows, save_model, save_tokenizer
@@ -280,3 +281,13 @@ def test_minilm_tells_meanings_apart():
     means = torch.nn.functional.normalize((features * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
     assert means[0] @ means[1] > 0.6 > 0.3 > means[0] @ means[2]
     text.pretrained_model.cache_clear()
+
+
+def test_order_matters_from_the_start_on():
+    """Positions begin as large as embeddings: the same words in another order give clearly other tokens."""
+    torch.manual_seed(0)
+    encoder = TextEncoder(TextSettings(), Sizes((3, 8, 8), 16, 24))
+    bytes_, positions = encoder.source.embedding.weight.std(), encoder.source.positions.std()
+    assert 0.4 < (positions / bytes_).item() < 1.5
+    one, other = (encoder(np.array([text], object), 1).vector for text in ("a cat by a dog", "a dog by a cat"))
+    assert (one - other).abs().max() > 1e-2

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from alphabar.conditions.base import Cond, Doors
-from alphabar.networks.layers import CrossAttention, Modulation
+from alphabar.networks.layers import CrossAttention, Modulation, place_embedding
 from alphabar.networks.settings import UNetSettings
 from alphabar.networks.unet import UNet
 
@@ -81,6 +81,18 @@ def test_every_door_reaches_the_output_item_by_item(door):
         difference = (network(x, time, changed) - network(x, time, cond)).abs().flatten(1).amax(1)
     assert difference[0] < 1e-4
     assert difference[1] > 1e-2
+
+
+def test_a_place_is_known_by_its_embedding_and_cross_attention_is_told_of_it():
+    places = place_embedding(5, 7, 16)
+    assert places.shape == (35, 16)
+    assert torch.cdist(places, places).fill_diagonal_(9).min() > 0.1  # no two places look alike
+    assert torch.equal(places.reshape(5, 7, 16)[:, 0, :8], places.reshape(5, 7, 16)[:, 3, :8])  # half tells the row
+    layer = awake(CrossAttention(16, 12, None, 4, 1e-5))
+    out = layer(torch.zeros(1, 16, 5, 7), torch.randn(1, 4, 12), None)
+    assert (
+        torch.cdist(out[0].flatten(1).T, out[0].flatten(1).T).fill_diagonal_(9).min() > 1e-4
+    )  # of a picture that is even
 
 
 def test_tokens_and_modulation_change_nothing_at_the_start():

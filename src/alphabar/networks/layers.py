@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TypeVar
 
 import torch
@@ -128,7 +129,11 @@ class Attention(nn.Module):
 
 class CrossAttention(nn.Module):
     """x (N, C, H, W), tokens (N, L, E), mask (N, L) bool -> (N, C, H, W): residual attention of each position to the tokens that
-    count, with a group norm before it. Its output is 0 at the start."""
+    count, with a group norm before it. Its output is 0 at the start.
+
+    A query is told where it stands (`place_embedding`): next to pure noise the features alone hardly say it, and what a caption says
+    of left and right or above and below is decided there.
+    """
 
     def __init__(self, channels: int, token_dim: int, head_channels: int | None, groups: int, eps: float) -> None:
         super().__init__()
@@ -142,7 +147,8 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """Attend."""
         n, c, height, width = x.shape
-        q = self._split(self.to_q(self.group_norm(x).flatten(2).transpose(1, 2)))
+        h = self.group_norm(x).flatten(2).transpose(1, 2)  # (N, H W, C)
+        q = self._split(self.to_q(h + place_embedding(height, width, c).to(h)))
         k, v = self._split(self.to_k(tokens)), self._split(self.to_v(tokens))
         allowed = None if mask is None else mask[:, None, None, :]
         h = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed).transpose(1, 2).reshape(n, height * width, c)
@@ -150,6 +156,15 @@ class CrossAttention(nn.Module):
 
     def _split(self, h: Tensor) -> Tensor:
         return h.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+
+@lru_cache(maxsize=16)
+def place_embedding(height: int, width: int, channels: int) -> Tensor:
+    """sin and cos of the row, then of the column, of each place of a grid: (H W, C), float32, on the CPU."""
+    half = channels // 2
+    rows = sinusoidal_embedding(torch.arange(height), half)[:, None].expand(height, width, -1)
+    columns = sinusoidal_embedding(torch.arange(width), channels - half)[None].expand(height, width, -1)
+    return torch.cat([rows, columns], dim=2).reshape(height * width, -1)
 
 
 def zero_initialised(module: M) -> M:
