@@ -115,10 +115,12 @@ def encode(pipeline: Pipeline, pictures: Tensor, asked: Asked | None = None, rou
     return last_state(walk(DDIMInversion(rounds), denoiser, pictures, times, _no_noises)).x_t
 
 
-def decode(pipeline: Pipeline, noise: Tensor, asked: Asked | None = None) -> Iterator[SampleState]:
-    """The states of DDIM from the noise (N, C, H, W) that `encode` found back to pictures."""
+def decode(
+    pipeline: Pipeline, noise: Tensor, asked: Asked | None = None, times: Tensor | None = None
+) -> Iterator[SampleState]:
+    """The states of DDIM from noise (N, C, H, W) to pictures; times: default those of `encode`."""
     denoiser: DenoiserLike = pipeline.conditioned(len(noise), asked or nothing_asked(len(noise)))
-    return walk(DDIM(), denoiser, noise, inversion_times(pipeline), _no_noises)
+    return walk(DDIM(), denoiser, noise, inversion_times(pipeline) if times is None else times, _no_noises)
 
 
 def interpolate(pipeline: Pipeline, ends: Tensor, n: int, asked: Asked | None = None) -> Plan:
@@ -127,17 +129,16 @@ def interpolate(pipeline: Pipeline, ends: Tensor, n: int, asked: Asked | None = 
     pipeline = reversible(pipeline)
     asked = asked or nothing_asked(n)
     both = encode(pipeline, ends, _ends_of(asked))
-    return _drawn(pipeline, slerp(both[:1], both[1:], torch.linspace(0, 1, n)), [0] * n, asked, "interpolate pictures")
+    way = slerp(both[:1], both[1:], torch.linspace(0, 1, n))
+    return _drawn(pipeline, way, inversion_times(pipeline), [0] * n, asked, {"edit": "interpolate pictures"})
 
 
 def interpolate_seeds(pipeline: Pipeline, seeds: tuple[int, int], n: int, asked: Asked | None = None) -> Plan:
     """n pictures between those of two seeds, both included: slerp of their noise."""
     pipeline, asked = pipeline.with_sampler("ddim"), asked or nothing_asked(n)
     first, second = seeded_noises(seeds, pipeline.shape, pipeline.device)(0)().split(1)
-    record = {"between": list(seeds)}
-    return _drawn(
-        pipeline, slerp(first, second, torch.linspace(0, 1, n)), [seeds[0]] * n, asked, "interpolate seeds", record
-    )
+    way, record = slerp(first, second, torch.linspace(0, 1, n)), {"edit": "interpolate seeds", "between": list(seeds)}
+    return _drawn(pipeline, way, pipeline.times(), [seeds[0]] * n, asked, record)
 
 
 def variations(
@@ -151,7 +152,8 @@ def variations(
     own = encode(pipeline, pictures, asked)
     fresh = seeded_noises(seeds, pipeline.shape, pipeline.device)(0)("edit")
     turned = slerp(own, fresh, torch.full((len(seeds),), strength))
-    return _drawn(pipeline, turned, list(seeds), asked, "variations", {"strength": strength})
+    record = {"edit": "variations", "strength": strength}
+    return _drawn(pipeline, turned, inversion_times(pipeline), list(seeds), asked, record)
 
 
 def slerp(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
@@ -179,9 +181,12 @@ def times_from(pipeline: Pipeline, strength: float) -> Tensor:
 
 
 def inversion_times(pipeline: Pipeline) -> Tensor:
-    """The pipeline's grid, without the times at which nothing of a picture is left."""
+    """The pipeline's grid, without the times at which nothing of a picture is left. Raises ConfigurationError if that is all of it."""
     times = pipeline.times()
-    return times[pipeline.denoiser.schedule.signal(times) > 0]
+    times = times[pipeline.denoiser.schedule.signal(times) > 0]
+    if len(times) < 2:
+        raise ConfigurationError("with zero terminal SNR, going to noise and back needs at least 2 steps, got 1")
+    return times
 
 
 def reversible(pipeline: Pipeline) -> Pipeline:
@@ -219,12 +224,11 @@ def _ends_of(asked: Asked) -> Asked:
 
 
 def _drawn(
-    pipeline: Pipeline, noise: Tensor, seeds: list[int], asked: Asked, edit: str, more: dict[str, Any] | None = None
+    pipeline: Pipeline, noise: Tensor, times: Tensor, seeds: list[int], asked: Asked, record: dict[str, Any]
 ) -> Plan:
-    """The plan that draws pictures from given noise; the pipeline's method is DDIM."""
-    steps = len(inversion_times(pipeline)) - 1
-    record = {"edit": edit} | (more or {}) | pipeline.sampling_record()
-    return Plan(pipeline, seeds, asked, decode(pipeline, noise, asked), steps, record)
+    """The plan that draws pictures from given noise at times[0]; the pipeline's method is DDIM."""
+    states = decode(pipeline, noise, asked, times)
+    return Plan(pipeline, seeds, asked, states, len(times) - 1, record | pipeline.sampling_record())
 
 
 def _no_noises(step: int) -> Noise:

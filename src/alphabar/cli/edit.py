@@ -147,14 +147,16 @@ def read_request(
             "say what to do: --mask FILE (fill in), --strength S (start from the picture), --variations N, --to FILE (go to another picture), "
             "or --seeds A,B without --image"
         )
+    if strength is not None and kind in ("--mask", "--to", "--seeds"):
+        raise ConfigurationError(f"--strength goes with --image alone or with --variations, not with {kind}")
+    if n is not None and kind == "--variations":
+        raise ConfigurationError("--variations says how many already; leave -n out")
     if kind == "--seeds":
         if image is not None:
             raise ConfigurationError("--seeds goes between two new pictures; leave --image out, or use --to")
         return Request(kind, between=parse_ends(str(seeds)), n=n or FRAMES_BETWEEN)
     if image is None:
         raise ConfigurationError(f"{kind} needs the picture to edit: --image FILE")
-    if strength is not None and kind in ("--mask", "--to"):
-        raise ConfigurationError(f"--strength goes with --image alone or with --variations, not with {kind}")
     files = {"image": list_files(image, "image")}
     if mask is not None:
         files = match_by_name(files | {"mask": list_files(mask, "mask")})
@@ -165,14 +167,15 @@ def read_request(
             raise ConfigurationError(f"--image and --to take one picture each, got {len(ends)} together")
         return Request(kind, ends, n=n or FRAMES_BETWEEN)
     if variations is not None:
-        return Request(kind, files["image"], strength=strength or STRENGTH_OF_VARIATIONS, n=variations)
+        own = STRENGTH_OF_VARIATIONS if strength is None else strength
+        return Request(kind, files["image"], strength=own, n=variations)
     return Request(kind, files["image"], strength=strength, n=n or 1)
 
 
 def parse_ends(text: str) -> tuple[int, int]:
     """'3,8' -> (3, 8). Raises ConfigurationError."""
     words = text.split(",")
-    if len(words) != 2 or not all(word.strip().isdigit() for word in words):
+    if len(words) != 2 or not all(word.strip().isdecimal() for word in words):
         raise ConfigurationError(f"--seeds takes two seeds, like 3,8; got {text!r}")
     return int(words[0]), int(words[1])
 

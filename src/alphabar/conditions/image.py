@@ -314,7 +314,8 @@ def thickened(marks: np.ndarray, reach: int) -> np.ndarray:
 def picture_size(given: Any) -> tuple[int, int]:
     """Height and width of a user's picture, a path or an array."""
     if isinstance(given, np.ndarray):
-        return int(given.shape[0]), int(given.shape[1])
+        height, width = as_picture(given).shape[:2]
+        return height, width
     with naming(f"picture {given}"):
         header = read_header(Path(given))
     return header.height, header.width
@@ -339,12 +340,18 @@ def load_input(given: Any, size: tuple[int, int], channels: int, background: str
 
 def fit_array(array: np.ndarray, size: tuple[int, int], channels: int, background: str = "white") -> np.ndarray:
     """(H, W), (H, W, C) or (C, H, W) uint8 in the size and channels wanted."""
+    array = as_picture(array)
+    flat = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
+    return fit(to_channels(Image.fromarray(np.ascontiguousarray(flat)), channels, background), size)
+
+
+def as_picture(array: np.ndarray) -> np.ndarray:
+    """(H, W), (H, W, C) or (C, H, W) uint8 -> (H, W[, C]). Raises DataError for anything else."""
     if array.ndim == 3 and array.shape[-1] > 4 >= array.shape[0]:
         array = array.transpose(1, 2, 0)
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and not 1 <= array.shape[-1] <= 4):
         raise DataError(f"a picture must be uint8 (H, W) or (H, W, C), got {array.dtype} {array.shape}")
-    flat = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
-    return fit(to_channels(Image.fromarray(np.ascontiguousarray(flat)), channels, background), size)
+    return array
 
 
 def sniff_channels(catalogue: Catalogue, locate: Any) -> Literal[1, 3]:

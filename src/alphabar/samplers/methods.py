@@ -63,7 +63,12 @@ class Choice:
 
 # From which number of steps on, the later the stronger. Measured on Fashion-MNIST with the same model and noise for all:
 # benchmarks/samplers.py, benchmarks/RESULTS.md.
-AUTO = {1: Choice("unipc", "trailing"), 10: Choice("dpm++2m-sde", "trailing")}
+AUTO = {
+    1: Choice("unipc", "log_snr"),
+    8: Choice("dpm++2m-sde", "log_snr"),
+    15: Choice("dpm++2m-sde", "karras"),
+    40: Choice("dpm++2m-sde", "trailing"),
+}
 
 
 def auto_choice(steps: int) -> Choice:

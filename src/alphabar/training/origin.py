@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
+from ..denoiser import Denoiser
 from ..errors import CheckpointError
 from ..runs.checkpoint import Checkpoint
 
@@ -18,8 +17,9 @@ def inherited(origin: Checkpoint) -> dict[str, Any]:
     return {key: saved[key] for key in ("preset", "network", "schedule", "diffusion")} | size
 
 
-def take_weights(denoiser: nn.Module, origin: Checkpoint) -> list[str]:
-    """Put the averaged weights of `origin` into a denoiser; returns the encoders that start fresh, as theirs do not fit.
+def take_weights(denoiser: Denoiser, origin: Checkpoint) -> list[str]:
+    """Put the averaged weights of `origin` into a denoiser; returns the encoders that start fresh, as theirs do not fit or are
+    of other classes.
 
     Raises CheckpointError if the network itself does not fit.
     """
@@ -32,14 +32,20 @@ def take_weights(denoiser: nn.Module, origin: Checkpoint) -> list[str]:
         raise CheckpointError(
             f"{origin.path} does not fit this network, for example {network[0]}: give the same conditions (--cond) and leave network settings out"
         )
-    fresh = sorted({encoder_of(name) for name in missing})
+    fresh = sorted({encoder_of(name) for name in missing} | other_classes(denoiser, origin))
     denoiser.load_state_dict(wanted | {name: t for name, t in fits.items() if encoder_of(name) not in fresh})
     return fresh
 
 
+def other_classes(denoiser: Denoiser, origin: Checkpoint) -> set[str]:
+    """The encoders with a row for each class, whose classes are other ones than those of `origin`, be they as many."""
+    return {
+        name
+        for name, encoder in denoiser.encoders.items()
+        if hasattr(encoder, "classes") and encoder.classes != origin.config.conditions.get(name, {}).get("classes")
+    }
+
+
 def encoder_of(name: str) -> str:
-    """'encoders.encoders.class.table' -> class: the name after the last `encoders`; '' for the network."""
-    parts = name.split(".")
-    return (
-        "" if parts[0] != "encoders" else next(part for part in parts if part not in ("encoders", "kinds", "modules"))
-    )
+    """'encoders.kinds.class.embedding.weight' -> class; '' for a name of the network."""
+    return name.split(".")[2] if name.startswith("encoders.") else ""
