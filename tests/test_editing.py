@@ -364,7 +364,7 @@ def test_a_way_between_two_pictures_begins_and_ends_with_them_and_is_the_same_fr
 
 @pytest.mark.parametrize("schedule", [LINEAR, ZERO], ids=["linear", "cosine-zero"])
 def test_a_way_between_two_seeds_begins_and_ends_with_the_pictures_that_they_make(schedule):
-    pipeline = exact_pipeline(schedule)
+    pipeline = exact_pipeline(schedule, steps=6)
     made = editing.interpolate_seeds(pipeline, (3, 8), 4).run()
     assert levels(made.pictures[[0, -1]], pipeline.with_sampler("ddim").sample(seeds=[3, 8]).pictures) <= 1
     assert levels(made.pictures[::-1], editing.interpolate_seeds(pipeline, (8, 3), 4).run().pictures) <= 1
@@ -548,6 +548,9 @@ def test_pictures_and_masks_are_read_as_the_model_sees_them(classes):
     assert x.shape == (2, 3, 8, 8)
     assert np.array_equal(to_uint8(x)[0], same)
     assert notes == ["picture array is 16x16, resized to 8x8 as in training"]
+    channels_first = editing.read_pictures(classes, [g.integers(0, 256, (3, 20, 16), dtype=np.uint8)], notes)
+    assert channels_first.shape == (1, 3, 8, 8)
+    assert notes.pop() == "picture array is 20x16, resized and cropped to 8x8 as in training"
     mask = np.zeros((16, 16), np.uint8)
     mask[:, 8:] = 255
     masks = editing.read_masks(classes, [mask, mask[:8, 4:12]], notes)

@@ -197,7 +197,7 @@ def test_the_card_of_an_unconditional_model(tmp_path, monkeypatch):
     ):
         assert expected in text
     assert "secret" not in text
-    assert re.search(r"!\[16 samples, [\w+]+ in 30 steps\]\(samples.png\)", text)
+    assert re.search(r"!\[16 samples, [\w+-]+ in 30 steps\]\(samples.png\)", text)
     with Image.open(tmp_path / "cats" / "samples.png") as image:
         assert image.mode == "RGB"
     run_snippet(tmp_path / "cats", monkeypatch)

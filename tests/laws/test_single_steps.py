@@ -69,6 +69,25 @@ def test_a_multistep_method_keeps_its_order_where_every_second_step_is_twice_as_
     assert math.log2(errors[1] / errors[2]) == pytest.approx(sampler.order, abs=0.35), errors
 
 
+@pytest.mark.parametrize("last", [0.3, 1.0, 2.5])
+def test_2m_takes_a_line_of_estimates_at_the_middle_of_its_step(last):
+    """A ratio of steps upside down keeps the order (its errors telescope), so the step itself is looked at."""
+    here, h, x = torch.tensor(-0.4).double(), 0.2, torch.ones(1, 1).double()
+    before, t, s = (SCHEDULE.time(2 * (here + shift)) for shift in (-last * h, 0, h))
+
+    class Line:
+        schedule = SCHEDULE
+
+        def __call__(self, x_t, t, cond=None):
+            x_0 = 0.3 - 0.7 * half_log_snr(SCHEDULE, t).reshape(1, 1)
+            return Prediction(x_0, eps_from_x_0(x_t, x_0, SCHEDULE.signal(t), SCHEDULE.noise(t)))
+
+    x_s, _ = DPMSolver2M().step(Line(), x, t, s, None, [Visit(before, x, Line()(x, before))])
+    middle = 0.3 - 0.7 * (here + h / 2)
+    a_s, b_s, b_t = SCHEDULE.signal(s), SCHEDULE.noise(s), SCHEDULE.noise(t)
+    torch.testing.assert_close(x_s, b_s / b_t * x + a_s * (1 - math.exp(-h)) * middle)
+
+
 def kick(sampler, x_t, stream, t=T, s=S, past=()):
     """What noise of this stream adds to a step."""
     exact = gaussian(TABLE, 0.3, 0.5)

@@ -298,7 +298,7 @@ DEFECTS = [
         "r = (half_log_snr(denoiser.schedule, now.t) - half_log_snr(denoiser.schedule, last.t)) / c.h",
         "r = c.h / (half_log_snr(denoiser.schedule, now.t) - half_log_snr(denoiser.schedule, last.t))",
         STEPS,
-        "twice_as_long and 2m",
+        "middle_of_its_step",
     ),
     Defect(
         "parabola without its bend at the start",
@@ -430,12 +430,12 @@ DEFECTS = [
         "way_with_returns",
     ),
     Defect(
-        "known part of a filled picture through the model",
+        "one mask of a batch with nothing to fill",
         "editing.py",
-        "lambda x: np.where(filled, to_uint8(x), known)",
-        "lambda x: to_uint8(x * 0.999)",
+        "masks.flatten(1).any(1).all()",
+        "masks.flatten(1).any(1).any()",
         EDITING,
-        "to_the_bit",
+        "nothing_to_fill",
     ),
     Defect(
         "strength counted from the noise",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import TypeVar
 
 import torch
@@ -148,7 +147,7 @@ class CrossAttention(nn.Module):
         """Attend."""
         n, c, height, width = x.shape
         h = self.group_norm(x).flatten(2).transpose(1, 2)  # (N, H W, C)
-        q = self._split(self.to_q(h + place_embedding(height, width, c).to(h)))
+        q = self._split(self.to_q(h + place_embedding(height, width, c, h.device).to(h.dtype)))
         k, v = self._split(self.to_k(tokens)), self._split(self.to_v(tokens))
         allowed = None if mask is None else mask[:, None, None, :]
         h = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed).transpose(1, 2).reshape(n, height * width, c)
@@ -158,12 +157,11 @@ class CrossAttention(nn.Module):
         return h.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
-@lru_cache(maxsize=16)
-def place_embedding(height: int, width: int, channels: int) -> Tensor:
-    """sin and cos of the row, then of the column, of each place of a grid: (H W, C), float32, on the CPU."""
+def place_embedding(height: int, width: int, channels: int, device: torch.device | None = None) -> Tensor:
+    """sin and cos of the row, then of the column, of each place of a grid: (H W, C), float32."""
     half = channels // 2
-    rows = sinusoidal_embedding(torch.arange(height), half)[:, None].expand(height, width, -1)
-    columns = sinusoidal_embedding(torch.arange(width), channels - half)[None].expand(height, width, -1)
+    rows = sinusoidal_embedding(torch.arange(height, device=device), half)[:, None].expand(height, width, -1)
+    columns = sinusoidal_embedding(torch.arange(width, device=device), channels - half)[None].expand(height, width, -1)
     return torch.cat([rows, columns], dim=2).reshape(height * width, -1)
 
 
