@@ -218,10 +218,11 @@ def test_classes_with_colons_and_commas():
 
 
 def test_prompts_are_repeated_or_read_from_a_file(asked, runs, tmp_path):
-    said, records = asked(runs["all"], "--prompt", "a cat", "--prompt", "一只猫", "--prompt", "x" * 17)
-    assert [record["text"] for record in records] == ["a cat", "一只猫", "x" * 17]
+    long = " ".join("x" * 17)
+    said, records = asked(runs["all"], "--prompt", "a cat", "--prompt", "一只猫", "--prompt", long)
+    assert [record["text"] for record in records] == ["a cat", "一只猫", long]
     assert all("class" not in record for record in records)
-    assert "note: text longer than 16 bytes is cut, as in training" in said
+    assert "note: text longer than 16 words is cut, as in training" in said
     assert "note: without class, map (not given)" in said
     (tmp_path / "prompts.txt").write_text("\ufeffone\n\n 二 \n", encoding="utf-8")
     said, records = asked(runs["all"], "--prompts", tmp_path / "prompts.txt", "-n", 4)
@@ -496,7 +497,7 @@ def test_info_tells_what_was_asked(alphabar, runs, tmp_path):
 def test_settings_lists_those_of_conditions(alphabar):
     _, said, _ = alphabar("settings", "conditions.")
     for key in (
-        "conditions.text.length = 128",
+        "conditions.text.length = 64",
         'conditions.map.door = "modulation"',
         "conditions.image.scale = 4",
         "conditions.class.dropout = 0.1",

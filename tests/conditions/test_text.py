@@ -11,7 +11,7 @@ import torch
 from alphabar.conditions import text
 from alphabar.conditions.base import Sizes
 from alphabar.conditions.kinds import read_settings
-from alphabar.conditions.text import PADDING, TextEncoder, TextSettings, byte_ids
+from alphabar.conditions.text import PADDING, TextEncoder, TextSettings, padded, utf_8, words_of
 from alphabar.errors import ConfigurationError
 
 from .making import TEXT, assert_same, encoder, rows, save_model, save_tokenizer
@@ -19,13 +19,31 @@ from .making import TEXT, assert_same, encoder, rows, save_model, save_tokenizer
 CAPTIONS = ["a", "a red circle", "猫在左边", "", "наверху 😀", "é\u0301 \u202eabc", "x" * 24]
 
 
-def test_bytes_of_any_language_are_read_and_padded():
-    ids = byte_ids(["ab", "猫", ""], 24)
-    assert ids.tolist() == [[97, 98, PADDING], [0xE7, 0x8C, 0xAB], [PADDING] * 3]
-    assert byte_ids(["", ""], 24).tolist() == [[PADDING]] * 2
-    assert byte_ids(["猫猫", "abcdef"], 4).tolist() == [[0xE7, 0x8C, 0xAB, 0xE7], [97, 98, 99, 100]]  # cut at bytes
-    assert byte_ids(["\udcff"], 4).tolist() == [[ord("?")]]  # what a shell may pass for broken bytes
-    assert int(byte_ids(["".join(map(chr, range(0x20, 0x3000, 7)))], 10**5).max()) < PADDING
+def test_words_of_any_language():
+    assert words_of("a Red circle, left\tof  2 blue_squares") == [
+        "a",
+        "Red",
+        "circle",
+        ",",
+        "left",
+        "of",
+        "2",
+        "blue_squares",
+    ]
+    assert words_of("猫在left边。") == ["猫", "在", "left", "边", "。"]
+    assert words_of("наверху 😀👍") == ["наверху", "😀", "👍"]
+    assert words_of("i" * 40) == ["i" * 16, "i" * 16, "i" * 8]
+    assert words_of("\udcff \u00a0") == ["\udcff"]  # what a shell may pass for broken bytes
+    assert utf_8("\udcff") == b"?"
+    assert words_of(" \n") == []
+    every = "".join(map(chr, range(0x110000)))
+    assert "".join(words_of(every)) == "".join(every.split())  # no sign is lost
+
+
+def test_rows_are_filled_to_the_longest():
+    assert padded([[1, 2], [], [3]], PADDING).tolist() == [[1, 2], [PADDING] * 2, [3, PADDING]]
+    assert padded([[], []], 7).tolist() == [[7], [7]]
+    assert int(padded([list(utf_8("".join(map(chr, range(0x20, 0x3000, 7)))))], PADDING).max()) < PADDING
 
 
 @pytest.mark.parametrize("layers", [0, 1, 2])
@@ -33,10 +51,10 @@ def test_padding_does_not_change_a_caption(layers):
     """Alone, and in a batch of other lengths: within 1e-5."""
     built = encoder("text", **TEXT | {"layers": layers})
     together = built(built.read(CAPTIONS, []), len(CAPTIONS))
-    assert together.token_mask.sum(1).tolist() == [1, 12, 12, 1, 19, 11, 24]
+    assert together.token_mask.sum(1).tolist() == [1, 3, 4, 1, 2, 4, 2]
     for i, caption in enumerate(CAPTIONS):
         alone = built(built.read([caption], []), 1)
-        assert alone.tokens.shape[1] == max(1, len(caption.encode()))
+        assert alone.tokens.shape[1] == max(1, len(words_of(caption)))
         assert_same(rows(together, [i]), alone, 1e-5)
 
 
@@ -64,15 +82,15 @@ def test_the_vector_is_made_of_the_tokens_that_count():
 def test_a_long_caption_is_cut_to_its_beginning_and_says_so():
     notes: list[str] = []
     built = encoder("text", **TEXT)
-    values = built.read(["short", "y" * 25, None], notes)
-    assert notes == ["text longer than 24 bytes is cut, as in training"]
-    assert built(values, 3).token_mask.sum(1).tolist() == [5, 24, 1]
-    same, other = (built(built.read(["z" * 24 + tail], []), 1) for tail in ("1", "2222"))
+    values = built.read(["short", "y " * 25, None], notes)
+    assert notes == ["text longer than 24 words is cut, as in training"]
+    assert built(values, 3).token_mask.sum(1).tolist() == [1, 24, 1]
+    same, other = (built(built.read(["z " * 24 + tail], []), 1) for tail in ("1", "2 2 2 2"))
     assert_same(same, other)
     notes.clear()
-    built.read(["x" * 24, "猫" * 8], notes)
+    built.read(["x " * 24, "猫" * 24], notes)
     assert notes == []
-    built.read(["猫" * 9], notes)  # 27 bytes of 9 characters
+    built.read(["猫" * 25], notes)
     assert notes
 
 

@@ -707,13 +707,10 @@ DEFECTS = [
         "fingerprint",
     ),
     Defect(
-        "token mask inverted", "conditions/text.py", "mask = ids != PADDING", "mask = ids == PADDING", TEXT, "padding"
-    ),
-    Defect(
-        "padding leaks into its neighbours",
+        "token mask inverted",
         "conditions/text.py",
-        "conv((h * mask[..., None]).transpose(1, 2)).transpose(1, 2))) * mask[..., None]",
-        "conv(h.transpose(1, 2)).transpose(1, 2)))",
+        "mask = ids != len(known)",
+        "mask = ids == len(known)",
         TEXT,
         "padding",
     ),
@@ -752,18 +749,18 @@ DEFECTS = [
     Defect(
         "caption cut at its end",
         "conditions/text.py",
-        "list(utf_8(text)[:length])",
-        "list(utf_8(text)[-length:])",
+        "words_of(text)[: self.length]",
+        "words_of(text)[-self.length :]",
         TEXT,
         "cut",
     ),
     Defect(
-        "caption cut by characters",
+        "a word changed by the longest word beside it",
         "conditions/text.py",
-        "list(utf_8(text)[:length])",
-        "list(utf_8(text[:length]))",
+        "transpose(1, 2))) * mask[..., None]",
+        "transpose(1, 2)))",
         TEXT,
-        "bytes_of_any_language",
+        "padding_does_not",
     ),
     Defect(
         "pretrained features computed again", "conditions/text.py", "if text not in kept})", "})", TEXT, "runs_once"

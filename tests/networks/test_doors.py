@@ -47,7 +47,8 @@ def test_modulation_scales_by_one_plus_gamma_and_shifts_place_by_place():
 def test_cross_attention_sees_the_tokens_that_count_and_no_others():
     x, tokens = torch.randn(2, 8, 4, 4), torch.randn(2, 5, 12)
     mask = torch.tensor([[True, True, False, False, False], [True] * 5])
-    assert torch.equal(CrossAttention(8, 12, 4, 4, 1e-5)(x, tokens, mask), x)  # its output starts at 0
+    fresh, places = CrossAttention(8, 12, 4, 4, 1e-5), place_embedding(4, 4, 8).T.view(8, 4, 4)
+    assert torch.equal(fresh(x, tokens, mask), x + places)  # what it reads starts at 0
     layer = awake(CrossAttention(8, 12, 4, 4, 1e-5))
     out = layer(x, tokens, mask)
     garbage = torch.where(mask[..., None], tokens, torch.full_like(tokens, 50.0))
@@ -88,6 +89,11 @@ def test_a_place_is_known_by_its_embedding_and_cross_attention_is_told_of_it():
     assert places.shape == (35, 16)
     assert torch.cdist(places, places).fill_diagonal_(9).min() > 0.1  # no two places look alike
     assert torch.equal(places.reshape(5, 7, 16)[:, 0, :8], places.reshape(5, 7, 16)[:, 3, :8])  # half tells the row
+    assert torch.cdist(place_embedding(1, 1, 7), place_embedding(1, 1, 7)).shape == (
+        1,
+        1,
+    )  # any size, any number of channels
+    assert (place_embedding(8, 8, 32).std(0) > 0.3).float().mean() > 0.9  # nearly every channel tells places apart
     layer = awake(CrossAttention(16, 12, None, 4, 1e-5))
     out = layer(torch.zeros(1, 16, 5, 7), torch.randn(1, 4, 12), None)
     assert (
@@ -95,12 +101,12 @@ def test_a_place_is_known_by_its_embedding_and_cross_attention_is_told_of_it():
     )  # of a picture that is even
 
 
-def test_tokens_and_modulation_change_nothing_at_the_start():
+def test_what_tokens_and_modulation_say_changes_nothing_at_the_start():
     network, cond = unet(FULL), full_cond()
     x, time = torch.randn(2, 3, 8, 8), torch.tensor([3.0, 40.0])
     with torch.no_grad():
         one = network(x, time, cond)
-        other = network(x, time, Cond(cond.vector, None, None, None, cond.concat))
+        other = network(x, time, Cond(cond.vector, cond.tokens + 1, cond.token_mask, None, cond.concat))
     assert torch.equal(one, other)
 
 

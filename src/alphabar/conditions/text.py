@@ -1,12 +1,14 @@
 """Captions: tokens for cross-attention, and their mean as a vector beside the time embedding.
 
-The default encoder reads bytes (UTF-8), so that any language works without a vocabulary or a download, and is trained along.
+The default encoder spells each word from its bytes (UTF-8), so that any language works without a vocabulary or a download, and is
+trained along.
 A pretrained one from a local folder stays frozen: each caption goes through it once, and what it gave is kept.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -20,10 +22,12 @@ from torch import Tensor, nn
 
 from ..data.sources import CAPTION_SUFFIX, Catalogue, PictureFile
 from ..errors import ConfigurationError, DataError
+from ..networks.layers import sinusoidal_embedding
 from .base import Cond, Doors, Encoder, Offer, Sizes, hide
 from .settings import KindSettings
 
 PADDING = 256
+WORD = re.compile(r"[^\W\u2e80-\U0010ffff]{1,16}|\S")
 LONGEST = 512  # tokens of a caption for a pretrained model that has no limit of its own, or a higher one
 TEXT_PARTS = {
     "clip": "CLIPTextModel", "clip_text_model": "CLIPTextModel",
@@ -36,7 +40,7 @@ class TextSettings(KindSettings):
     """A caption of each picture."""
 
     column: str = Field("text", description="the column of the metadata; without metadata: name.txt beside name.jpg")
-    length: int = Field(128, ge=1, description="bytes of a caption that are read; what is longer is cut")
+    length: int = Field(64, ge=1, description="words of a caption that are read; what is longer is cut")
     width: int = Field(128, ge=8, multiple_of=4, description="channels inside the byte-level encoder")
     layers: int = Field(2, ge=0, description="transformer layers of the byte-level encoder")
     pretrained: str | None = Field(
@@ -85,8 +89,8 @@ class TextEncoder(Encoder):
     def __init__(self, settings: TextSettings, sizes: Sizes) -> None:
         super().__init__(settings)
         self.length = settings.length
-        self.source: ByteFeatures | FrozenFeatures = (
-            ByteFeatures(settings) if settings.pretrained is None else FrozenFeatures(settings)
+        self.source: WordFeatures | FrozenFeatures = (
+            WordFeatures(settings) if settings.pretrained is None else FrozenFeatures(settings)
         )
         self.to_tokens = nn.Linear(self.source.width, sizes.token_dim)
         self.norm = nn.LayerNorm(sizes.token_dim)
@@ -126,8 +130,8 @@ class TextEncoder(Encoder):
             if text is not None and not isinstance(text, str):
                 raise ConfigurationError(f"a prompt must be text, got {type(text).__name__}")
         texts = [(text or "").strip() for text in inputs]  # as captions are when they are read from data
-        if isinstance(self.source, ByteFeatures) and any(len(utf_8(text)) > self.length for text in texts):
-            notes.append(f"text longer than {self.length} bytes is cut, as in training")
+        if isinstance(self.source, WordFeatures) and any(len(words_of(text)) > self.length for text in texts):
+            notes.append(f"text longer than {self.length} words is cut, as in training")
         return np.array(texts, object)
 
     def forward(self, values: Any, n: int, drop: Tensor | None = None) -> Cond:
@@ -146,16 +150,20 @@ class TextEncoder(Encoder):
         )
 
 
-class ByteFeatures(nn.Module):
-    """Captions -> features of their bytes (N, L, width) and a mask (N, L): an embedding, convolutions that see about a word,
-    a transformer that sees all."""
+class WordFeatures(nn.Module):
+    """Captions -> features of their words (N, L, width) and a mask (N, L): the bytes of each word through convolutions to one
+    vector, then a transformer over the words in their order."""
 
     def __init__(self, settings: TextSettings) -> None:
         super().__init__()
         self.width, self.length = settings.width, settings.length
         self.embedding = nn.Embedding(PADDING + 1, self.width, padding_idx=PADDING)
-        self.positions = nn.Parameter(sinusoids(self.length, self.width))
-        self.words = nn.ModuleList(nn.Conv1d(self.width, self.width, 5, padding=2) for _ in range(2))
+        self.spelling = convolutions(self.width, 3)
+        self.norm = nn.LayerNorm(self.width)
+        # as large as the words: started small, captions are read as bags of words for thousands of steps. For the same reason the
+        # words are told their neighbours before the transformer: "circle above" decides what stands where
+        self.positions = nn.Parameter(sinusoidal_embedding(torch.arange(self.length), self.width))
+        self.neighbours = convolutions(self.width, 5)
         layer = nn.TransformerEncoderLayer(
             self.width, max(1, self.width // 32), 2 * self.width, 0.0, "gelu", batch_first=True, norm_first=True
         )
@@ -163,32 +171,43 @@ class ByteFeatures(nn.Module):
 
     def forward(self, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
         """Features and which of them count; of an empty caption the first counts."""
-        ids = byte_ids(texts, self.length).to(device)
-        mask = ids != PADDING
-        mask[:, 0] = True
-        h = self.embedding(ids)
-        for conv in self.words:
-            h = (h + F.silu(conv((h * mask[..., None]).transpose(1, 2)).transpose(1, 2))) * mask[..., None]
-        h = h + self.positions[: ids.shape[1]]
+        captions = [words_of(text)[: self.length] or [""] for text in texts]
+        known = {word: i for i, word in enumerate(dict.fromkeys(word for words in captions for word in words))}
+        ids = padded([[known[word] for word in words] for words in captions], len(known)).to(device)
+        mask = ids != len(known)
+        h = self._spell(list(known), device)
+        h = torch.cat([h, h.new_zeros(1, self.width)])[ids] + self.positions[: ids.shape[1]]
+        h = convolve(self.neighbours, h, mask)
         return self.transformer(h, src_key_padding_mask=~mask) if self.transformer.layers else h, mask
 
-
-def sinusoids(length: int, width: int) -> Tensor:
-    """sin and cos of place / 10000^(2 i / width): (length, width) as large as an embedding, where positions begin to be learned.
-
-    Started small, they are lost beside the embeddings, and captions are read as bags of words for thousands of steps.
-    Source: Vaswani et al. 2017, sec. 3.5.
-    """
-    rates = 10_000.0 ** (-torch.arange(width // 2) * 2 / width)
-    angles = torch.arange(length)[:, None] * rates
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
+    def _spell(self, words: Sequence[str], device: torch.device) -> Tensor:
+        """One vector for each word (n, width), each spelt once however often it stands in the captions."""
+        ids = padded([list(utf_8(word)) for word in words], PADDING).to(device)
+        return self.norm(convolve(self.spelling, self.embedding(ids), ids != PADDING).sum(1))
 
 
-def byte_ids(texts: Sequence[str], length: int) -> Tensor:
-    """The UTF-8 bytes of captions (N, L) int64, cut at `length` and padded with 256 to the longest one."""
-    encoded = [list(utf_8(text)[:length]) for text in texts]
-    longest = max(1, max(map(len, encoded), default=1))
-    return torch.tensor([ids + [PADDING] * (longest - len(ids)) for ids in encoded], dtype=torch.int64)
+def convolutions(width: int, kernel: int) -> nn.ModuleList:
+    """The two convolutions along a sequence that `convolve` takes."""
+    return nn.ModuleList(nn.Conv1d(width, width, kernel, padding=kernel // 2) for _ in range(2))
+
+
+def convolve(convs: nn.ModuleList, h: Tensor, mask: Tensor) -> Tensor:
+    """h (N, L, width) -> (N, L, width): residual convolutions with SiLU; what the mask (N, L) hides is 0 and changes nothing."""
+    h = h * mask[..., None]
+    for conv in convs:
+        h = (h + F.silu(conv(h.transpose(1, 2)).transpose(1, 2))) * mask[..., None]
+    return h
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text in their order; a sign that is no letter stands alone, and so does each sign of Chinese or Japanese."""
+    return WORD.findall(text)
+
+
+def padded(rows: Sequence[Sequence[int]], padding: int) -> Tensor:
+    """Rows of whole numbers (N, L) int64, each filled with `padding` to the longest one."""
+    longest = max(1, max(map(len, rows), default=1))
+    return torch.tensor([[*row, *[padding] * (longest - len(row))] for row in rows], dtype=torch.int64)
 
 
 def utf_8(text: str) -> bytes:

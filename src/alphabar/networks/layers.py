@@ -128,10 +128,10 @@ class Attention(nn.Module):
 
 class CrossAttention(nn.Module):
     """x (N, C, H, W), tokens (N, L, E), mask (N, L) bool -> (N, C, H, W): residual attention of each position to the tokens that
-    count, with a group norm before it. Its output is 0 at the start.
+    count, with a group norm before it. What it reads is 0 at the start.
 
-    A query is told where it stands (`place_embedding`): next to pure noise the features alone hardly say it, and what a caption says
-    of left and right or above and below is decided there.
+    Each position is told where it stands (`place_embedding`), in what it carries on and in what it asks: next to pure noise the
+    features alone hardly say it, and what a caption says of left and right or above and below is decided there.
     """
 
     def __init__(self, channels: int, token_dim: int, head_channels: int | None, groups: int, eps: float) -> None:
@@ -139,6 +139,7 @@ class CrossAttention(nn.Module):
         self.heads = channels // (head_channels or channels)
         self.group_norm = nn.GroupNorm(groups, channels, eps)
         self.to_q = nn.Linear(channels, channels)
+        self.place_to_q = nn.Linear(channels, channels, bias=False)
         self.to_k = nn.Linear(token_dim, channels, bias=False)
         self.to_v = nn.Linear(token_dim, channels, bias=False)
         self.to_out = zero_initialised(nn.Linear(channels, channels))
@@ -146,8 +147,10 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """Attend."""
         n, c, height, width = x.shape
+        places = place_embedding(height, width, c, x.device).to(x.dtype)
+        x = x + places.T.view(c, height, width)
         h = self.group_norm(x).flatten(2).transpose(1, 2)  # (N, H W, C)
-        q = self._split(self.to_q(h + place_embedding(height, width, c, h.device).to(h.dtype)))
+        q = self._split(self.to_q(h) + self.place_to_q(places))
         k, v = self._split(self.to_k(tokens)), self._split(self.to_v(tokens))
         allowed = None if mask is None else mask[:, None, None, :]
         h = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed).transpose(1, 2).reshape(n, height * width, c)
@@ -158,11 +161,22 @@ class CrossAttention(nn.Module):
 
 
 def place_embedding(height: int, width: int, channels: int, device: torch.device | None = None) -> Tensor:
-    """sin and cos of the row, then of the column, of each place of a grid: (H W, C), float32."""
-    half = channels // 2
-    rows = sinusoidal_embedding(torch.arange(height, device=device), half)[:, None].expand(height, width, -1)
-    columns = sinusoidal_embedding(torch.arange(width, device=device), channels - half)[None].expand(height, width, -1)
-    return torch.cat([rows, columns], dim=2).reshape(height * width, -1)
+    """sin and cos of the row, then of the column, of each place of a grid: (H W, C), float32.
+
+    The frequencies go from one wave over the picture to one wave in two places of the shorter side. Those of a sentence, which
+    reach to 10000 positions, would hardly tell the few places of a grid apart.
+    """
+    quarter, least = channels // 4, min(height, width)
+    cycles = (least / 2) ** torch.linspace(0, 1, quarter, device=device)
+
+    def along(size: int) -> Tensor:
+        centres = (torch.arange(size, device=device) + 0.5) / size
+        angles = 2 * math.pi * centres[:, None] * cycles
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+    rows, columns = along(height)[:, None].expand(-1, width, -1), along(width)[None].expand(height, -1, -1)
+    places = torch.cat([rows, columns], dim=2).reshape(height * width, -1)
+    return F.pad(places, (0, channels - 4 * quarter))
 
 
 def zero_initialised(module: M) -> M:
