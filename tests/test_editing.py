@@ -366,7 +366,7 @@ def test_a_way_between_two_pictures_begins_and_ends_with_them_and_is_the_same_fr
 def test_a_way_between_two_seeds_begins_and_ends_with_the_pictures_that_they_make(schedule):
     pipeline = exact_pipeline(schedule, steps=6)
     made = editing.interpolate_seeds(pipeline, (3, 8), 4).run()
-    assert levels(made.pictures[[0, -1]], pipeline.with_sampler("ddim").sample(seeds=[3, 8]).pictures) <= 1
+    assert levels(made.pictures[[0, -1]], editing.deterministic(pipeline).sample(seeds=[3, 8]).pictures) <= 1
     assert levels(made.pictures[::-1], editing.interpolate_seeds(pipeline, (8, 3), 4).run().pictures) <= 1
     assert len({picture.tobytes() for picture in made.pictures}) == 4
     assert made.record["between"] == [3, 8]
@@ -375,7 +375,7 @@ def test_a_way_between_two_seeds_begins_and_ends_with_the_pictures_that_they_mak
 def test_seeds_of_a_trained_model_go_through_the_same_door(classes):
     asked = classes.ask(3, {"class": "dog"})
     made = editing.interpolate_seeds(classes, (1, 2), 3, asked).run()
-    plain = classes.with_sampler("ddim").sample(seeds=[1, 2], label="dog")
+    plain = editing.deterministic(classes).sample(seeds=[1, 2], label="dog")
     assert levels(made.pictures[[0, -1]], plain.pictures) <= 1
     assert made.classes == ["dog"] * 3
 

@@ -46,20 +46,20 @@ class Plan:
 
 def read_pictures(pipeline: Pipeline, pictures: Sequence[Any], notes: list[str] | None = None) -> Tensor:
     """Pictures, paths or uint8 arrays (H, W[, C]), as the model sees them: (N, C, H, W) in [-1, 1], resized as in training."""
-    channels, height, width = _picture_shape(pipeline)
-    for given in pictures:
-        note_size(given, (height, width), [] if notes is None else notes)
-    arrays = [load_input(given, (height, width), channels, pipeline.background) for given in pictures]
-    return to_signed(np.stack(arrays)).to(pipeline.device)
+    return _read(pipeline, pictures, _picture_shape(pipeline)[0], notes)
 
 
 def read_masks(pipeline: Pipeline, masks: Sequence[Any], notes: list[str] | None = None) -> Tensor:
     """Masks, paths or uint8 arrays (H, W), white where a picture is to be filled: (N, 1, H, W) of 0 and 1, resized alike."""
-    _, height, width = _picture_shape(pipeline)
-    for given in masks:
-        note_size(given, (height, width), [] if notes is None else notes)
-    arrays = [load_input(given, (height, width), 1) for given in masks]
-    return (to_signed(np.stack(arrays)) > 0).float().to(pipeline.device)
+    return (_read(pipeline, masks, 1, notes) > 0).float()
+
+
+def _read(pipeline: Pipeline, inputs: Sequence[Any], channels: int, notes: list[str] | None) -> Tensor:
+    _, *size = _picture_shape(pipeline)
+    for given in inputs:
+        note_size(given, (size[0], size[1]), [] if notes is None else notes)
+    arrays = [load_input(given, (size[0], size[1]), channels, pipeline.background) for given in inputs]
+    return to_signed(np.stack(arrays)).to(pipeline.device)
 
 
 def inpaint(
@@ -73,13 +73,13 @@ def inpaint(
 ) -> Plan:
     """Fill where masks (N, 1, H, W) are 1; elsewhere the picture (N, C, H, W) comes back exactly (RePaint, Lugmayr et al. 2022).
 
-    At every stretch of `jump` steps the way goes back up and down again until it was gone `resamplings` times (their n and r),
+    At every stretch of `jump` steps the way goes back up and down again until it was gone `resamplings` times (their j and r),
     so that what is filled in and what is known come to agree. Ancestral steps unless the settings name ddim.
     Raises ConfigurationError if a mask leaves nothing to fill.
     """
     if not bool(masks.flatten(1).any(1).all()):
         raise ConfigurationError("a mask has nothing to fill: it must be white somewhere")
-    asked = asked or nothing_asked(len(seeds))
+    asked = asked or Asked.nothing(len(seeds))
     pipeline = one_step(pipeline)
     times = with_returns(pipeline.times(), jump, resamplings)
     sampler = RePaint(pipeline.sampler(), pictures, masks)
@@ -99,7 +99,7 @@ def image_to_image(
 
     strength in (0, 1]: little keeps the picture, 1 keeps next to nothing. The steps are those of the whole way that lie below it.
     """
-    asked = asked or nothing_asked(len(seeds))
+    asked = asked or Asked.nothing(len(seeds))
     times = times_from(pipeline, strength)
     noises = seeded_noises(seeds, pipeline.shape, pipeline.device)
     x = diffuse(pictures, pipeline.denoiser.schedule.alpha_bar(times[0]), noises(0)("edit"))
@@ -110,7 +110,7 @@ def image_to_image(
 
 def encode(pipeline: Pipeline, pictures: Tensor, asked: Asked | None = None, rounds: int = 5) -> Tensor:
     """The noise (N, C, H, W) from which DDIM draws these pictures (N, C, H, W), at the first of `inversion_times`."""
-    denoiser = pipeline.conditioned(len(pictures), asked or nothing_asked(len(pictures)))
+    denoiser = pipeline.conditioned(len(pictures), asked or Asked.nothing(len(pictures)))
     times = inversion_times(pipeline).flip(0)
     return last_state(walk(DDIMInversion(rounds), denoiser, pictures, times, _no_noises)).x_t
 
@@ -119,7 +119,7 @@ def decode(
     pipeline: Pipeline, noise: Tensor, asked: Asked | None = None, times: Tensor | None = None
 ) -> Iterator[SampleState]:
     """The states of DDIM from noise (N, C, H, W) to pictures; times: default those of `encode`."""
-    denoiser: DenoiserLike = pipeline.conditioned(len(noise), asked or nothing_asked(len(noise)))
+    denoiser: DenoiserLike = pipeline.conditioned(len(noise), asked or Asked.nothing(len(noise)))
     return walk(DDIM(), denoiser, noise, inversion_times(pipeline) if times is None else times, _no_noises)
 
 
@@ -127,7 +127,7 @@ def interpolate(pipeline: Pipeline, ends: Tensor, n: int, asked: Asked | None = 
     """n pictures between two, the ends (2, C, H, W) included: slerp of the noise that inversion finds for them (Song et al. 2021a,
     sec. 5.3)."""
     pipeline = reversible(pipeline)
-    asked = asked or nothing_asked(n)
+    asked = asked or Asked.nothing(n)
     both = encode(pipeline, ends, _ends_of(asked))
     way = slerp(both[:1], both[1:], torch.linspace(0, 1, n))
     return _drawn(pipeline, way, inversion_times(pipeline), [0] * n, asked, {"edit": "interpolate pictures"})
@@ -135,7 +135,7 @@ def interpolate(pipeline: Pipeline, ends: Tensor, n: int, asked: Asked | None = 
 
 def interpolate_seeds(pipeline: Pipeline, seeds: tuple[int, int], n: int, asked: Asked | None = None) -> Plan:
     """n pictures between those of two seeds, both included: slerp of their noise."""
-    pipeline, asked = pipeline.with_sampler("ddim"), asked or nothing_asked(n)
+    pipeline, asked = deterministic(pipeline), asked or Asked.nothing(n)
     first, second = seeded_noises(seeds, pipeline.shape, pipeline.device)(0)().split(1)
     way, record = slerp(first, second, torch.linspace(0, 1, n)), {"edit": "interpolate seeds", "between": list(seeds)}
     return _drawn(pipeline, way, pipeline.times(), [seeds[0]] * n, asked, record)
@@ -148,7 +148,7 @@ def variations(
     if not 0 < strength <= 1:
         raise ConfigurationError(f"strength must lie in (0, 1], got {strength:g}")
     pipeline = reversible(pipeline)
-    asked = asked or nothing_asked(len(seeds))
+    asked = asked or Asked.nothing(len(seeds))
     own = encode(pipeline, pictures, asked)
     fresh = seeded_noises(seeds, pipeline.shape, pipeline.device)(0)("edit")
     turned = slerp(own, fresh, torch.full((len(seeds),), strength))
@@ -189,9 +189,14 @@ def inversion_times(pipeline: Pipeline) -> Tensor:
     return times
 
 
+def deterministic(pipeline: Pipeline) -> Pipeline:
+    """With the step of DDIM and as many steps as before."""
+    return pipeline.with_settings(sampler="ddim", eta=0, steps=pipeline.steps)
+
+
 def reversible(pipeline: Pipeline) -> Pipeline:
     """With the step of DDIM, and without clipping, which cannot be undone."""
-    return pipeline.with_sampler("ddim").with_settings(clip="off")
+    return deterministic(pipeline).with_settings(clip="off")
 
 
 def one_step(pipeline: Pipeline) -> Pipeline:
@@ -205,11 +210,6 @@ def one_step(pipeline: Pipeline) -> Pipeline:
             f"filling in goes up and down in time, with sampler ancestral or ddim; got {pipeline.method.sampler}"
         )
     return pipeline
-
-
-def nothing_asked(n: int) -> Asked:
-    """No conditions for n pictures."""
-    return Asked({}, [{} for _ in range(n)])
 
 
 def _ends_of(asked: Asked) -> Asked:

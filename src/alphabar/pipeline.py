@@ -50,6 +50,11 @@ class Asked:
     guidance: list[float] | None = None
     notes: list[str] = field(default_factory=list)
 
+    @classmethod
+    def nothing(cls, n: int) -> Asked:
+        """No conditions for n pictures."""
+        return cls({}, [{} for _ in range(n)])
+
     def __len__(self) -> int:
         return len(self.words)
 
@@ -101,12 +106,6 @@ class Pipeline:
         if isinstance(settings.guidance, dict):
             for name in settings.guidance:
                 self._check_condition(name)
-        return Pipeline(self.denoiser, self.shape, settings, self.record, self.background)
-
-    def with_sampler(self, name: str) -> Pipeline:
-        """The same model and number of steps with another sampler, without the settings of the one before."""
-        changes = {"sampler": name, "steps": self.steps} | dict.fromkeys(OPTION_OF)
-        settings = validate(SampleSettings, self.settings.model_dump() | changes)
         return Pipeline(self.denoiser, self.shape, settings, self.record, self.background)
 
     @property
@@ -250,7 +249,7 @@ class Pipeline:
         self, n: int, asked: Asked | None = None, classifier: Callable[[Tensor, Time], Tensor] | None = None
     ) -> DenoiserLike:
         """The denoiser of n pictures as a sampler sees it: with what is asked of them, guided and clipped as set."""
-        guided: DenoiserLike = self.guided(n, asked or Asked({}, [{} for _ in range(n)]))
+        guided: DenoiserLike = self.guided(n, asked or Asked.nothing(n))
         if classifier is not None:
             guided = ClassifierGuided(guided, classifier)
         return Clipped(guided, self.settings.clip, self.settings.dynamic_quantile)

@@ -262,11 +262,12 @@ BAD = {
     "sampler for a mask": ((*ONE, "--mask", "mask.png", "--sampler", "heun"), "sampler ancestral or ddim; got heun"),
     "unknown sampler": ((*ONE, "--strength", 0.5, "--sampler", "hein"), "did you mean 'heun'"),
     "unknown class": ((*ONE, "--strength", 0.5, "--class", "cow"), "does not know the class 'cow'"),
+    "guidance of nothing": ((*ONE, "--strength", 0.5, "--guidance", 2), "--guidance strengthens --class or --prompt"),
     "too many steps": ((*ONE, "--strength", 0.5, "--steps", 26), "at most 25"),
     "broken picture": (("--image", "broken.png", "--strength", 0.5), "broken.png"),
     "unknown checkpoint": ((*ONE, "--strength", 0.5, "--checkpoint", 9), "there are: step-1"),
     "full folder": ((*ONE, "--strength", 0.5, "--out", "full"), "is a folder that is not empty"),
-    "an animation as result": ((*ONE, "--strength", 0.5, "--out", "x.webp"), "x.webp: an animation shows the way"),
+    "an animation as result": ((*ONE, "--strength", 0.5, "--out", "x.webp"), "and --animate for .webp"),
 }
 
 

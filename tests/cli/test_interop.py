@@ -44,6 +44,9 @@ def test_train_export_import_sample(alphabar, tmp_path):
         )
         assert code == 0, said
     assert (np.load(tmp_path / "run.npy") == np.load(tmp_path / "back.npy")).all()
+    code, _, said = alphabar("train", "digits", "--out", back, "--resume", "--steps", 4)
+    assert code == 2
+    assert f"alphabar train DATA --init {back} --out NEW" in " ".join(said.split())
 
 
 def test_options_of_export(alphabar, tmp_path):

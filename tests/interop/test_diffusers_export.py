@@ -26,7 +26,7 @@ from .making import CLASSES, SEEDS, ancestral, make_run, same_noise  # noqa: F40
 diffusers = pytest.importorskip("diffusers")
 
 CUSTOM = np.linspace(0.01, 0.3, 12).tolist()
-WHOLE_RUN = 1e-4  # the bound on a sampling run in float32
+WHOLE_RUN = 1e-4  # the largest difference of a sampling run in float32
 
 
 def export(run: Path, out: Path, **options: object) -> Path:

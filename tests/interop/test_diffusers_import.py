@@ -27,7 +27,7 @@ from .making import CLASSES, ancestral, config_of, make_run, random_tensors, sam
 
 diffusers = pytest.importorskip("diffusers")
 
-ONE_CALL = 1e-5  # the bound
+ONE_CALL = 1e-5
 TINY = {
     "sample_size": 8,
     "block_out_channels": [8, 16],

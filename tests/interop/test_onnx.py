@@ -26,7 +26,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_sampling.py"
-SAME = 1e-4  # the bound
+SAME = 1e-4
 ALL_DOORS = {
     "class": CLASSES["class"],
     "text": {"width": 32, "layers": 1},

@@ -126,7 +126,7 @@ BOTH = [
 @pytest.mark.parametrize(("kind", "prediction"), BOTH)
 @pytest.mark.parametrize("steps", [5, 20])
 def test_ddim(kind, prediction, steps):
-    """Where the count does not divide T, diffusers takes the step before as t - T // n and not from its list (trap 7): so it divides."""
+    """Where the count does not divide T, diffusers takes the step before as t - T // n and not from its list: so it divides."""
     scheduler = build("DDIMScheduler", kind, prediction, clip_sample=False, timestep_spacing="trailing")
     assert_same(ours(DDIM(), kind, prediction, steps)[0], theirs(scheduler, steps), 1e-4 if kind == "cosine" else 1e-5)
 
@@ -167,7 +167,7 @@ def test_ddim_with_clipping(clip):
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_ddpm(variance, prediction, monkeypatch):
     """diffusers draws its noise inside; both sides are given the same. With "trailing" its last step is not step 0, so it adds noise
-    there too (trap 1): with "fixed_large" the last state is left out."""
+    there too: with "fixed_large" the last state is left out."""
     steps = 12
     noises = [torch.randn(SHAPE, generator=torch.Generator().manual_seed(i), dtype=torch.float64) for i in range(steps)]
     drawn = iter(noises)

@@ -72,11 +72,12 @@ def make_pictures(out: Path) -> None:
     from ..images import save_animation
     from ..pipeline import load
     from ..randomness import derive_seeds
-    from .sample import animation_frames
-    from .watch import sampling_bar
+    from .watch import Frames, sampling_bar
 
     pipeline = load(out).with_settings(steps=SAMPLING_STEPS)
     with sampling_bar(1, pipeline.steps) as update:
         pipeline.sample(GRID, on_state=update).save(out / "samples.png")
-    seeds = derive_seeds(1, ANIMATED)
-    save_animation(out / "denoising.webp", animation_frames(pipeline, seeds, pipeline.ask(ANIMATED, {})))
+    frames = Frames()
+    for state in pipeline.states(derive_seeds(1, ANIMATED), pipeline.ask(ANIMATED, {})):
+        frames.see(state)
+    save_animation(out / "denoising.webp", frames.grids)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ConfigurationError
+from .options import Batch, Checkpoint, Device, RawWeights, Run
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..editing import Plan
     from ..pipeline import Asked, Pipeline
+    from ..samplers.base import SampleState
 
 STRENGTH_OF_VARIATIONS = 0.3
 FRAMES_BETWEEN = 9
+WAYS = ("--to", "--seeds")
+"""Edits that go from one picture to another."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Request:
 
 
 def edit(
-    run: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint folder in it.")],
+    run: Run,
     out: Annotated[
         Path,
         typer.Option("--out", "-o", help=".npy or .npz: an array (N, H, W, C) uint8; .png: one grid; else a folder."),
@@ -87,21 +91,26 @@ def edit(
     ] = 5,
     jump: Annotated[int, typer.Option(min=1, help="Of --mask: steps of a stretch.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="One seed, from which each result's own is derived.")] = 0,
-    checkpoint: Annotated[
-        str | None, typer.Option(help="A step, step-N, or a checkpoint folder. Default: the newest.")
-    ] = None,
-    raw_weights: Annotated[
-        bool, typer.Option("--raw-weights", help="Use the weights of training instead of their average.")
-    ] = False,
-    batch: Annotated[int | None, typer.Option(min=1, help="Pictures at a time. Default: as many as fit.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")] = "auto",
+    checkpoint: Checkpoint = None,
+    raw_weights: RawWeights = False,
+    batch: Batch = None,
+    device: Device = "auto",
 ) -> None:
     """Edit pictures with a trained model: fill in, start from one, vary one, go between two."""
-    from ..output import Layout, check_output, open_writer
-    from ..pipeline import load
-    from .watch import console, sampling_bar
+    import numpy as np
 
+    from ..images import save_animation
+    from ..output import ANIMATIONS, Layout, check_output, open_writer
+    from ..pipeline import load
+    from .watch import Frames, console, sampling_bar
+
+    if out.suffix.lower() in ANIMATIONS:
+        raise ConfigurationError(
+            f"--out takes the result; give a .png, .npy, .npz or a folder, and --animate for {out.suffix}"
+        )
     check_output(out)
+    if guidance is not None and label is None and prompt is None:
+        raise ConfigurationError("--guidance strengthens --class or --prompt; give one of them")
     request = read_request(image, mask, strength, to, variations, seeds, n)
     pipeline = load(run, checkpoint, raw_weights, device).with_settings(sampler=sampler, steps=steps, guidance=guidance)
     given = {name: value for name, value in (("class", label), ("text", prompt)) if value is not None}
@@ -109,18 +118,24 @@ def edit(
     plans = list_plans(pipeline, request, given, seed, (resamplings, jump), batch, notes)
     for note in dict.fromkeys(notes):
         console.print(f"note: {note}", markup=False)
-    film = Film(request.kind)
+    frames, results = Frames(), list[np.ndarray]()
     with open_writer(out, sum(count for count, _ in plans), Layout(columns_of(request))) as writer:
         for i, (_, make) in enumerate(plans):
             plan = make()
             with sampling_bar(1, plan.steps) as update:
-                samples = plan.run(lambda state, plan=plan, update=update, i=i: film.see(state, plan, update, i))
-            film.results.extend(samples.pictures)
+
+                def see(state: SampleState, plan: Plan = plan, update: Any = update, first: bool = i == 0) -> None:
+                    update(state)
+                    if animate and first:
+                        frames.see(state, plan.finish)
+
+                samples = plan.run(see)
+            results.extend(samples.pictures)
             writer.add(samples)
-    if animate:
-        film.save(animation_path(out))
+    if animate:  # of the way between two pictures, there and back; otherwise of the first batch, from noise to result
+        save_animation(animation_path(out), [*results, *results[::-1]] if request.kind in WAYS else frames.grids)
     console.print(
-        f"{len(film.results)} pictures in {out}" + (f", the way there in {animation_path(out)}" if animate else "")
+        f"{len(results)} pictures in {out}" + (f", the way there in {animation_path(out)}" if animate else "")
         + f": {samples.record['edit']}, {samples.record['sampler']} in {samples.record['steps']} steps", markup=False,
     )  # fmt: skip
 
@@ -191,10 +206,11 @@ def list_plans(
 ) -> list[tuple[int, Any]]:
     """The batches of the edit: how many pictures each gives, and a function that plans it."""
     from .. import editing
+    from ..pipeline import Asked
     from ..randomness import derive_seeds
 
     def asked(n: int) -> Asked:
-        return pipeline.ask(n, given) if given else editing.nothing_asked(n)
+        return pipeline.ask(n, given) if given else Asked.nothing(n)
 
     pictures = editing.read_pictures(pipeline, request.images, notes) if request.images else None
     masks = editing.read_masks(pipeline, request.masks, notes) if request.masks else None
@@ -234,37 +250,3 @@ def columns_of(request: Request) -> int | None:
 def animation_path(out: Path) -> Path:
     """Where the animation goes: beside the result, under its name."""
     return out.with_suffix(".webp") if out.suffix else out.with_name(f"{out.name}.webp")
-
-
-class Film:
-    """The frames of an animation: of the first batch, the way there; of an interpolation, its pictures there and back."""
-
-    def __init__(self, kind: str) -> None:
-        self.there_and_back = kind in ("--to", "--seeds")
-        self.results: list[Any] = []
-        self.frames: list[Any] = []
-
-    def see(self, state: Any, plan: Plan, update: Any, batch: int) -> None:
-        """Take a state of a batch."""
-        from ..data.pictures import to_uint8
-        from ..images import grid
-        from .sample import FRAMES
-
-        update(state)
-        stride = -(-plan.steps // FRAMES)
-        if batch == 0 and not self.there_and_back and (state.steps - state.step) % stride == 0:
-            last = state.step == state.steps
-            self.frames.append(grid(plan.finish(state.x_t) if last else to_uint8(state.x_t)))
-
-    def save(self, path: Path) -> None:
-        """Write it."""
-        from ..images import save_animation
-
-        save_animation(path, list(self._pictures()))
-
-    def _pictures(self) -> Iterator[Any]:
-        if not self.there_and_back:
-            yield from self.frames
-            return
-        yield from self.results
-        yield from reversed(self.results)

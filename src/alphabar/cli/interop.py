@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ConfigurationError, unknown
+from .options import Checkpoint, RawWeights, Run
 
 if TYPE_CHECKING:
     from ..interop.diffusers_export import Export
@@ -20,19 +21,15 @@ FORMATS = ("diffusers", "onnx")
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint folder in it.")],
+    run: Run,
     out: Annotated[
         Path, typer.Argument(help="diffusers: the new folder to write; onnx: the file to write, NAME.onnx.")
     ],
     to: Annotated[
         str, typer.Option("--to", help="diffusers: a pipeline folder with a model card; onnx: the network as one file.")
     ],
-    checkpoint: Annotated[
-        str | None, typer.Option(help="A step, step-N, or a checkpoint folder. Default: the newest.")
-    ] = None,
-    raw_weights: Annotated[
-        bool, typer.Option("--raw-weights", help="Use the weights of training instead of their average.")
-    ] = False,
+    checkpoint: Checkpoint = None,
+    raw_weights: RawWeights = False,
     license_: Annotated[
         str, typer.Option("--license", help="The licence that you give the model, for its card, like mit.")
     ] = "unknown",

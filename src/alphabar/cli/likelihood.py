@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import ConfigurationError
+from .options import Batch, Checkpoint, Device, RawWeights, Run
 
 if TYPE_CHECKING:
     from ..evaluation.pictures import RealPictures
@@ -23,7 +24,7 @@ NAMES = {
 
 
 def likelihood(
-    run: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint folder in it.")],
+    run: Run,
     data: Annotated[
         str | None,
         typer.Option(
@@ -52,14 +53,10 @@ def likelihood(
         Path | None,
         typer.Option("--out", "-o", help="A .json file for everything: each step, each picture, the record."),
     ] = None,
-    checkpoint: Annotated[
-        str | None, typer.Option(help="A step, step-N, or a checkpoint folder. Default: the newest.")
-    ] = None,
-    raw_weights: Annotated[
-        bool, typer.Option("--raw-weights", help="Use the weights of training instead of their average.")
-    ] = False,
-    batch: Annotated[int | None, typer.Option(min=1, help="Pictures at a time. Default: as many as fit.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")] = "auto",
+    checkpoint: Checkpoint = None,
+    raw_weights: RawWeights = False,
+    batch: Batch = None,
+    device: Device = "auto",
 ) -> None:
     """Measure how likely real pictures are under a model, in bits per dimension: by the variational bound and by the probability-flow ODE."""
     from ..evaluation.pictures import real_pictures

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,20 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ConfigurationError
+from .options import Batch, Checkpoint, Device, RawWeights, Run
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ..output import Layout
     from ..pipeline import Asked, Pipeline
 
 LARGEST_ANIMATION = 100
-FRAMES = 60
 SHOWN_NOTES = 5
 
 
 def sample(
-    run: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint folder in it.")],
+    run: Run,
     out: Annotated[
         Path,
         typer.Option(
@@ -123,14 +120,10 @@ def sample(
         bool,
         typer.Option("--show-conditions", help="In a .png grid: draw what was asked beside each picture or below it."),
     ] = False,
-    checkpoint: Annotated[
-        str | None, typer.Option(help="A step, step-N, or a checkpoint folder. Default: the newest.")
-    ] = None,
-    raw_weights: Annotated[
-        bool, typer.Option("--raw-weights", help="Use the weights of training instead of their average.")
-    ] = False,
-    batch: Annotated[int | None, typer.Option(min=1, help="Pictures at a time. Default: as many as fit.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")] = "auto",
+    checkpoint: Checkpoint = None,
+    raw_weights: RawWeights = False,
+    batch: Batch = None,
+    device: Device = "auto",
 ) -> None:
     """Make new pictures with a trained model."""
     from ..output import ANIMATIONS, check_output
@@ -259,27 +252,15 @@ def _write(
 
 def _animate(pipeline: Pipeline, out: Path, seeds: Sequence[int], asked: Asked) -> None:
     from ..images import save_animation
-    from .watch import sampling_bar
+    from .watch import Frames, sampling_bar
 
     if len(seeds) > LARGEST_ANIMATION:
         raise ConfigurationError(
             f"an animation shows at most {LARGEST_ANIMATION} pictures, got {len(seeds)}; use a smaller -n"
         )
+    frames = Frames()
     with sampling_bar(1, pipeline.steps) as update:
-        frames = animation_frames(pipeline, seeds, asked, update)
-    save_animation(out, frames)
-
-
-def animation_frames(pipeline: Pipeline, seeds: Sequence[int], asked: Asked, update: object = None) -> list[np.ndarray]:
-    """Grids of x_t from noise to picture: every few steps, at most 60 of them, the last one being the result."""
-    from ..data.pictures import to_uint8
-    from ..images import grid
-
-    stride = math.ceil(pipeline.steps / FRAMES)
-    frames = []
-    for state in pipeline.states(seeds, asked):
-        if callable(update):
+        for state in pipeline.states(seeds, asked):
             update(state)
-        if (state.steps - state.step) % stride == 0:
-            frames.append(grid(to_uint8(state.x_t)))
-    return frames
+            frames.see(state)
+    save_animation(out, frames.grids)

@@ -19,10 +19,31 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
     from ..samplers.base import SampleState
     from ..training.session import Session
 
 console = Console(highlight=False, soft_wrap=True)
+
+MOST_FRAMES = 60
+
+
+class Frames:
+    """Grids of a batch's x_t on its way, every few steps, at most 60 of them; the last one is the result as `finish` makes it."""
+
+    def __init__(self) -> None:
+        self.grids: list[np.ndarray] = []
+
+    def see(self, state: SampleState, finish: Callable[[Tensor], np.ndarray] | None = None) -> None:
+        """Take the next state; finish: what becomes of the last x_t, as uint8 (N, H, W, C), if more than rounding."""
+        from ..data.pictures import to_uint8
+        from ..images import grid
+
+        left, stride = state.steps - state.step, -(-state.steps // MOST_FRAMES)
+        if left % stride == 0:
+            self.grids.append(grid((finish or to_uint8)(state.x_t) if left == 0 else to_uint8(state.x_t)))
 
 
 def bars(*columns: str) -> Progress:

@@ -18,7 +18,7 @@ from ..config import Config
 from ..errors import ConfigurationError
 from ..networks.settings import UNetSettings
 from ..output import Samples
-from ..pipeline import Pipeline, load
+from ..pipeline import STEPS_OF, Pipeline, load
 from ..runs.atomic import replacing_folder, write_bytes, write_json, write_text
 from ..runs.checkpoint import Checkpoint, Tensors, find_checkpoint
 from ..runs.folder import RunFolder
@@ -37,11 +37,10 @@ from .files import (
     check_new_folder,
 )
 from .model_card import CardFacts, write_card
-from .scheduler_config import to_scheduler_config
+from .scheduler_config import SPACINGS, to_scheduler_config
 from .unet_config import size_obstacle, to_unet_config
 
 GRID_PICTURES, GRID_STEPS = 16, 50
-STEPS = 250  # of ancestral sampling, the method of DDPMScheduler
 
 
 @dataclass(frozen=True)
@@ -127,6 +126,8 @@ def export_notes(config: Config) -> list[str]:
         notes.append(
             f"sample.sampler={sample.sampler} is not carried over: DDPMScheduler samples as sampler=ancestral does"
         )
+    if sample.grid not in (None, *SPACINGS):
+        notes.append(f"sample.grid={sample.grid} is not carried over: DDPMScheduler steps evenly (trailing)")
     if config.diffusion.learned_variance and sample.variance not in (None, "learned"):
         notes.append(f"sample.variance={sample.variance} is not carried over: the scheduler uses the learned variance")
     if config.diffusion.learned_variance or sample.variance == "beta":
@@ -162,7 +163,7 @@ def card_facts(export: Export, name: str, licence: str, grid: Samples | None) ->
     found, sample = export.found, export.config.sample
     weights = "the weights of training" if export.part == "model" else "the average of the weights of training"
     ancestral = sample.sampler == "ancestral" or sample.variance is not None
-    steps = (sample.steps if ancestral else None) or min(STEPS, export.config.schedule.steps)
+    steps = (sample.steps if ancestral else None) or min(STEPS_OF["ancestral"], export.config.schedule.steps)
     caption = None
     if grid is not None:
         caption = f"{len(grid)} samples, {grid.record['sampler']} in {grid.record['steps']} steps"

@@ -272,7 +272,10 @@ def _resume(
     check_not_training(out)
     start = open_checkpoint(run.latest_checkpoint())
     for part in ("model", "ema", "optimizer"):
-        start.tensors(part)  # a damaged file is found before the data is read
+        if not start.tensors(part):  # a damaged file is found here, before the data is read
+            raise ConfigurationError(
+                f"{out} holds weights without a training to go on with; start a new run from them: alphabar train DATA --init {out} --out NEW"
+            )
     saved = start.config.model_dump()
     if data is None and start.config.data.source == OWN_DATA:
         raise ConfigurationError(f"{out} was trained on data given from Python; go on from Python, with the same data")

@@ -1,0 +1,16 @@
+"""Options that several commands share, as types of their parameters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Run = Annotated[Path, typer.Argument(help="A run folder, or a checkpoint folder in it.")]
+Checkpoint = Annotated[str | None, typer.Option(help="A step, step-N, or a checkpoint folder. Default: the newest.")]
+RawWeights = Annotated[
+    bool, typer.Option("--raw-weights", help="Use the weights of training instead of their average.")
+]
+Batch = Annotated[int | None, typer.Option(min=1, help="Pictures at a time. Default: as many as fit.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")]
