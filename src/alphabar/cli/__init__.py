@@ -7,7 +7,7 @@ import sys
 import typer
 
 from ..errors import AlphabarError
-from . import demo, describe, edit, interop, likelihood, sample, train
+from . import demo, describe, edit, evaluate, interop, likelihood, sample, train
 
 app = typer.Typer(
     name="alphabar",
@@ -23,6 +23,8 @@ app.command()(edit.edit)
 app.command()(demo.demo)
 app.command()(interop.export)
 app.command("import")(interop.import_)
+app.command()(evaluate.evaluate)
+app.command()(evaluate.extractor)
 app.command()(likelihood.likelihood)
 app.command()(describe.info)
 app.command()(describe.settings)

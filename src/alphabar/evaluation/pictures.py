@@ -26,7 +26,7 @@ from ..randomness import permutation
 from ..runs.checkpoint import Checkpoint
 from ..training.loop import with_derived
 
-SPLITS = ("held-out", "all")
+SPLITS = ("held-out", "training", "all")
 TEST_PART = "-test"
 """What the name of a built-in set's test part ends in."""
 
@@ -35,7 +35,8 @@ TEST_PART = "-test"
 class RealPictures:
     """n real pictures as training would see them, and which they are.
 
-    indices: the place of each among the `total` that it was drawn from: what is "held-out" from training, or "all" of the source.
+    indices: the place of each among the `total` that it was drawn from: what is "held-out" from training, or in "training", or "all"
+    of the source.
     fingerprint: a hash of the whole set. null: the model's conditions that the pictures have no values of. skipped: the number of
     files that could not be used.
     """
@@ -65,11 +66,11 @@ def real_pictures(
     found: Checkpoint,
     source: str | None = None,
     split: str | None = None,
-    n: int = 64,
+    n: int | None = 64,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> RealPictures:
-    """n pictures, or all if there are fewer, drawn by the seed from `source`: a folder, an array file or a built-in set.
+    """n pictures, or all if n is None or there are fewer, drawn by the seed from `source`: a folder, an array file or a built-in set.
 
     source=None: what the run was trained on. split=None: of that what was held out from training, of another source all. Conditions
     that the source has no values of are null; classes are matched by name.
@@ -89,7 +90,7 @@ def real_pictures(
     settings = settings.model_copy(update={"conditions": list(conditions)})
     with TemporaryDirectory(prefix="alphabar-") as folder:  # for what does not fit into memory
         loaded = load_data(settings, Path(folder) / "pictures.npy", progress, conditions)
-        if split == "held-out" and loaded.report.fingerprint != found.fingerprint:
+        if split != "all" and loaded.report.fingerprint != found.fingerprint:
             raise DataError(
                 f"{settings.source} is not what the run was trained on (or its split is another), so what was held out is not known; "
                 "name other pictures with --data, or take --split all"
@@ -115,7 +116,7 @@ def check_split(split: str, own: bool, source: str | None) -> None:
     """Raise ConfigurationError for an unknown split, and for held-out pictures of what the run was not trained on."""
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
-    if split == "held-out" and not own:
+    if split != "all" and not own:
         raise ConfigurationError(
             f"the run was not trained on {source}, so nothing of it is held out; leave --split out to take all of it"
         )

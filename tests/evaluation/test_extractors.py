@@ -1,0 +1,82 @@
+"""Extractors of one's own, and features that are kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from alphabar.errors import ConfigurationError
+from alphabar.evaluation import extractors
+from alphabar.evaluation.extractors import ScriptExtractor, features, load_extractor, pick_extractor
+
+
+class Means(nn.Module):
+    """The mean of each channel, and its square."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x.mean((2, 3)), x.mean((2, 3)).square()], 1)
+
+
+def pictures(n: int = 6, channels: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (n, 8, 8, channels), dtype=np.uint8)
+
+
+@pytest.fixture
+def script(tmp_path):
+    torch.jit.script(Means()).save(str(tmp_path / "means.pt"))
+    return tmp_path / "means.pt"
+
+
+def test_torchscript_and_exported_files(script, tmp_path):
+    batch = torch.export.Dim("n", min=1, max=1000)
+    program = torch.export.export(Means(), (torch.zeros(2, 3, 8, 8),), dynamic_shapes=({0: batch},))
+    torch.export.save(program, tmp_path / "means.pt2")
+    expected = pictures().mean((1, 2)) / 127.5 - 1
+    for path in (script, tmp_path / "means.pt2"):
+        found = features(load_extractor(path), pictures())
+        np.testing.assert_allclose(found[:, :3], expected, atol=1e-5)
+        assert found.shape == (6, 6)
+
+
+def test_what_is_no_extractor_says_so(script, tmp_path):
+    (tmp_path / "text.pt").write_text("hello")
+    (tmp_path / "text.pt2").write_text("hello")
+    for name in ("text.pt", "text.pt2"):
+        with pytest.raises(ConfigurationError, match=r"no TorchScript or torch\.export file"):
+            load_extractor(tmp_path / name)
+    with pytest.raises(ConfigurationError, match="does not exist; make one: alphabar extractor"):
+        load_extractor(tmp_path / "nowhere.pt")
+    with pytest.raises(ConfigurationError, match="name what sees the pictures"):
+        pick_extractor(None, None)
+    with pytest.raises(ConfigurationError, match="not both"):
+        pick_extractor(script, script)
+    torch.jit.script(nn.Linear(3, 3)).save(str(tmp_path / "linear.pt"))
+    with pytest.raises(ConfigurationError, match="does not take pictures of shape"):
+        load_extractor(tmp_path / "linear.pt")(pictures())
+    with pytest.raises(ConfigurationError, match="a row a picture"):
+        ScriptExtractor(lambda x: x.sum(), "sum", "0")(pictures())
+
+
+def test_features_of_data_are_computed_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("ALPHABAR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(extractors, "BATCH", 4)
+    calls: list[int] = []
+
+    def count(x: torch.Tensor) -> torch.Tensor:
+        calls.append(len(x))
+        return Means()(x)
+
+    extractor = ScriptExtractor(count, "means", "abc")
+    first = features(extractor, pictures(), keep=True)
+    assert calls == [4, 2]
+    assert torch.equal(features(extractor, pictures(), keep=True), first)
+    assert calls == [4, 2]
+    features(extractor, pictures()[:, ::-1], keep=True)  # other data
+    features(ScriptExtractor(count, "means", "abd"), pictures(), keep=True)  # another extractor
+    assert len(calls) == 6
+    for path in (tmp_path / "cache").rglob("*.npy"):
+        path.write_bytes(path.read_bytes()[:50])  # cut off
+    assert torch.equal(features(extractor, pictures(), keep=True), first)
+    assert len(calls) == 8

@@ -1,0 +1,102 @@
+"""Real pictures that are kept apart, copies that are found, classes that are judged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from alphabar.data.pictures import PictureSet
+from alphabar.errors import DataError
+from alphabar.evaluation import quality
+from alphabar.evaluation.classifier import picture_keys, train_classifier
+from alphabar.evaluation.extractors import ScriptExtractor
+from alphabar.evaluation.quality import Memorisation, choose_real, class_accuracy, nearest_pictures
+
+from .test_classifier import stripes
+
+PLAIN = ScriptExtractor(lambda x: x.flatten(1), "pixels", "0")
+
+
+def noise(n: int, seed: int = 0) -> PictureSet:
+    pictures = np.random.default_rng(seed).integers(0, 256, (n, 8, 8, 1), dtype=np.uint8)
+    return PictureSet(pictures, names=[str(i) for i in range(n)])
+
+
+def keys(data: PictureSet) -> set[int]:
+    return set(picture_keys(data.pictures).tolist())
+
+
+def test_reference_floor_and_what_the_extractor_saw_are_disjoint():
+    data = stripes()
+    extractor = train_classifier(data, "stripes", 40)
+    sets = choose_real(data, None, extractor, 1000)
+    assert len(sets.reference) == len(sets.floor) == 40
+    assert sets.training is None
+    assert not keys(sets.reference) & keys(sets.floor)
+    assert not extractor.knew(picture_keys(sets.reference.pictures)).any()
+    assert not extractor.knew(picture_keys(sets.floor.pictures)).any()
+    assert sets.reference.labels is not None
+
+
+def test_the_floor_is_of_training_pictures_that_the_reference_does_not_hold():
+    both = np.concatenate([noise(30).pictures, noise(20, 1).pictures])
+    training = PictureSet(both, names=[str(i) for i in range(50)])
+    sets = choose_real(noise(30), training, PLAIN, 1000)  # all of the reference was trained on
+    assert len(sets.reference) == len(sets.floor) == 20
+    assert keys(sets.floor) == keys(noise(20, 1))
+    assert len(sets.training) == 50
+    other = choose_real(noise(30), training, PLAIN, 12, seed=1)
+    assert len(other.reference) == len(other.floor) == 12
+    assert keys(other.reference) != keys(choose_real(noise(30), training, PLAIN, 12).reference)
+
+
+def test_too_few_real_pictures():
+    with pytest.raises(DataError, match="14 of 14 in the data were not seen by the extractor; at least 8"):
+        choose_real(noise(14), None, PLAIN, 100)
+
+
+def test_copies_are_found():
+    training, held_out = noise(200).pictures, noise(100, 1).pictures
+    fresh = Memorisation.between(noise(100, 2).pictures, held_out, training)
+    assert fresh.copies < 0.06
+    assert fresh.samples == pytest.approx(fresh.held_out, rel=0.05)
+    copied = noise(100, 2).pictures
+    copied[:30] = training[50:80]
+    found = Memorisation.between(copied, held_out, training)
+    assert 0.3 <= found.copies < 0.36
+    assert sorted(found.closest) == [(i, i + 50) for i in range(8)] or all(t == s + 50 for s, t in found.closest)
+    assert found.training == 200
+
+
+def test_nearest_pictures_are_those_of_all_parts(monkeypatch):
+    a, b = noise(5).pictures, noise(9000, 3).pictures
+    distance, index = nearest_pictures(a, b)
+    x, y = (p.reshape(len(p), -1) / 127.5 - 1 for p in (a, b))
+    expected = np.sqrt(((x[:, None] - y[None]) ** 2).mean(2))
+    assert index.tolist() == expected.argmin(1).tolist()
+    np.testing.assert_allclose(distance, expected.min(1), rtol=1e-5)
+
+
+def test_class_accuracy():
+    data = stripes()
+    extractor = train_classifier(data, "stripes", 60)
+    names = [data.classes[i] for i in data.labels]
+    found = extractor(data.pictures)
+    right = class_accuracy(extractor, found, names)
+    assert right["share"] > 0.9
+    assert set(right["by_class"]) == set(data.classes)
+    turned = class_accuracy(extractor, found, ["row"] * len(names))
+    assert turned["share"] == pytest.approx(1 / 3, abs=0.06)
+    assert class_accuracy(extractor, found, ["zebra"] * len(names)) is None
+    assert class_accuracy(PLAIN, found, names) is None
+    assert class_accuracy(extractor, found, None) is None
+
+
+def test_training_pictures_are_capped(monkeypatch):
+    monkeypatch.setattr(quality, "TRAINING_AT_MOST", 15)
+    sets = choose_real(noise(30), replace(noise(60, 1)), PLAIN, 10)
+    assert len(sets.training) == 15
+    assert torch.is_tensor(nearest_pictures(sets.reference.pictures, sets.training.pictures)[0])
