@@ -35,6 +35,9 @@ class Defect:
     pattern: str = ""
 
 
+DISTANCES, QUALITY = "evaluation/test_distances.py", "evaluation/test_quality.py"
+CLASSIFIER, INCEPTION = "evaluation/test_classifier.py", "evaluation/test_inception.py"
+EXTRACTORS = "evaluation/test_extractors.py"
 DEFECTS = [
     # schedules
     Defect(
@@ -1163,5 +1166,101 @@ DEFECTS = [
         "pool = loaded.train",
         REAL,
         "what_was_held_out",
+    ),
+    Defect(
+        "Frechet distance with one root",
+        "evaluation/distances.py",
+        "- 2 * trace_of_root",
+        "- trace_of_root",
+        DISTANCES,
+        "frechet",
+    ),
+    Defect(
+        "kernel of degree 2",
+        "evaluation/distances.py",
+        "/ x.shape[1] + 1) ** 3",
+        "/ x.shape[1] + 1) ** 2",
+        DISTANCES,
+        "kernel",
+    ),
+    Defect(
+        "kernel distance with the pairs of one with itself",
+        "evaluation/distances.py",
+        "        if same:\n",
+        "        if False:\n",
+        DISTANCES,
+        "kernel",
+    ),
+    Defect(
+        "a neighbour too few",
+        "evaluation/distances.py",
+        "kthvalue(neighbours + 1",
+        "kthvalue(neighbours",
+        DISTANCES,
+        "overlap",
+    ),
+    Defect(
+        "recall by the real cloud",
+        "evaluation/distances.py",
+        "distances <= sample_radius[rows, None]",
+        "distances <= real_radius",
+        DISTANCES,
+        "overlap",
+    ),
+    Defect(
+        "floor out of the reference",
+        "evaluation/quality.py",
+        "take(data, own[n : 2 * n])",
+        "take(data, own[:n])",
+        QUALITY,
+        "disjoint",
+    ),
+    Defect(
+        "nearest in the last part only",
+        "evaluation/quality.py",
+        "nearest + start, index",
+        "nearest, index",
+        QUALITY,
+        "all_parts",
+    ),
+    Defect(
+        "real pictures that the extractor saw",
+        "evaluation/quality.py",
+        "return order[~bad[order]]",
+        "return order",
+        QUALITY,
+        "disjoint",
+    ),
+    Defect(
+        "an extractor that forgets one",
+        "evaluation/classifier.py",
+        "return keys <= np",
+        "return keys < np",
+        CLASSIFIER,
+        "least_keys",
+    ),
+    Defect(
+        "padding in the average",
+        "evaluation/inception.py",
+        "count_include_pad=False",
+        "count_include_pad=True",
+        INCEPTION,
+        "padding",
+    ),
+    Defect(
+        "any weights are official",
+        "evaluation/inception.py",
+        "digest.startswith(WEIGHTS",
+        'digest.startswith("" and WEIGHTS',
+        INCEPTION,
+        "grey",
+    ),
+    Defect(
+        "features of other data",
+        "evaluation/extractors.py",
+        "{content_hash(pictures)}-{",
+        "{len(pictures)}-{",
+        EXTRACTORS,
+        "once",
     ),
 ]
