@@ -6,6 +6,7 @@ Networks sit below it. Samplers, guidance and likelihood sit above it and see no
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import fields
 from typing import Any, Protocol
 
@@ -87,6 +88,13 @@ class Denoiser(nn.Module):
             return output, None
         mean, variance = output.chunk(2, dim=1)
         return mean, (variance + 1) / 2
+
+    def in_float32(self) -> Denoiser:
+        """The same denoiser, sharing its weights, with a network that computes in float32: a sum over all pixels, or a way there and
+        back, needs it."""
+        found = copy(self)
+        found.precision = torch.float32
+        return found
 
     def forward(self, x_t: Tensor, t: Time, cond: Cond | None = None) -> Prediction:
         """The estimates of x_0 and eps at x_t (N, C, ...), float32; t in (0, 1], a number or (N,)."""

@@ -108,11 +108,11 @@ def image_to_image(
     return Plan(pipeline, list(seeds), asked, states, len(times) - 1, record)
 
 
-def encode(pipeline: Pipeline, pictures: Tensor, asked: Asked | None = None, rounds: int = 5) -> Tensor:
+def encode(pipeline: Pipeline, pictures: Tensor, asked: Asked | None = None) -> Tensor:
     """The noise (N, C, H, W) from which DDIM draws these pictures (N, C, H, W), at the first of `inversion_times`."""
     denoiser = pipeline.conditioned(len(pictures), asked or Asked.nothing(len(pictures)))
     times = inversion_times(pipeline).flip(0)
-    return last_state(walk(DDIMInversion(rounds), denoiser, pictures, times, _no_noises)).x_t
+    return last_state(walk(DDIMInversion(), denoiser, pictures, times, _no_noises)).x_t
 
 
 def decode(
@@ -195,8 +195,9 @@ def deterministic(pipeline: Pipeline) -> Pipeline:
 
 
 def reversible(pipeline: Pipeline) -> Pipeline:
-    """With the step of DDIM, and without clipping, which cannot be undone."""
-    return deterministic(pipeline).with_settings(clip="off")
+    """With the step of DDIM, in float32, and without clipping, which cannot be undone."""
+    found = deterministic(pipeline).with_settings(clip="off")
+    return Pipeline(found.denoiser.in_float32(), found.shape, found.settings, found.record, found.background)
 
 
 def one_step(pipeline: Pipeline) -> Pipeline:

@@ -40,7 +40,7 @@ def sampled(alphabar, run, tmp_path):
 def test_a_sampler_and_a_grid_are_named(sampled, sampler, grid):
     record, said = sampled("--sampler", sampler, "--steps", 5, *(["--grid", grid] if grid else []))
     assert (record["sampler"], record["grid"], record["steps"]) == (sampler, grid or "trailing", 5)
-    assert f"{sampler} in 5 steps" in said
+    assert f"{sampler} on {grid or 'trailing'} in 5 steps" in said
     assert "picked" not in said
 
 
@@ -48,10 +48,10 @@ def test_a_sampler_and_a_grid_are_named(sampled, sampler, grid):
 def test_auto_says_what_it_picked(sampled, steps):
     choice = auto_choice(steps)
     record, said = sampled("--steps", steps)
-    assert f"{choice.sampler} (picked by auto) in {steps} steps" in said
+    assert f"{choice.sampler} on {choice.grid} (picked by auto) in {steps} steps" in said
     assert (record["sampler"], record["grid"]) == (choice.sampler, choice.grid)
     record, said = sampled("--steps", steps, "--grid", "karras", "--sampler", "auto")
-    assert f"{choice.sampler} (picked by auto)" in said
+    assert f"{choice.sampler} on karras (picked by auto)" in said
     assert (record["sampler"], record["grid"]) == (choice.sampler, "karras")
 
 
@@ -63,7 +63,7 @@ def test_an_option_of_one_sampler_implies_it(sampled, option, sampler, steps):
     record, said = sampled(f"--{option}", value)
     assert record["sampler"] == sampler
     assert record[option] == value
-    assert f"{sampler} in {steps} steps" in said  # at most T = 25 of them
+    assert f"{sampler} on trailing in {steps} steps" in said  # at most T = 25 of them
     assert "picked" not in said
     assert sampled(f"--{option}", value, "--sampler", sampler)[0] == record
 

@@ -12,7 +12,7 @@ from alphabar.denoiser import Denoiser
 from alphabar.errors import NonFiniteError
 from alphabar.evaluation.likelihood import ode_bits, variational_bound
 from alphabar.evaluation.pictures import RealPictures, real_pictures
-from alphabar.evaluation.run_likelihood import Options, check_finite, in_float32, measure_likelihood
+from alphabar.evaluation.run_likelihood import Options, check_finite, measure_likelihood
 from alphabar.pipeline import Pipeline, load
 from alphabar.runs.checkpoint import find_checkpoint
 from alphabar.samplers.clip import Clipped
@@ -72,7 +72,7 @@ def test_it_computes_in_float32_and_leaves_the_model_as_it_was(model, real):
     try:
         torch.testing.assert_close(measure_likelihood(low, real, FEW).ode, expected.ode, rtol=0, atol=0)
         assert low.denoiser.precision == torch.bfloat16
-        assert isinstance(in_float32(low.denoiser), Denoiser)
+        assert isinstance(low.denoiser.in_float32(), Denoiser)
     finally:
         low.denoiser.precision = torch.float32
 

@@ -118,9 +118,7 @@ def assert_same(mine, other, tolerance=1e-5):
         assert error < tolerance, (i, error)
 
 
-BOTH = [
-    (kind, prediction) for kind in KINDS for prediction in PREDICTIONS if not (kind == "cosine" and prediction == "eps")
-]
+BOTH = [(kind, prediction) for kind in KINDS for prediction in PREDICTIONS]
 
 
 @pytest.mark.parametrize(("kind", "prediction"), BOTH)
@@ -128,7 +126,7 @@ BOTH = [
 def test_ddim(kind, prediction, steps):
     """Where the count does not divide T, diffusers takes the step before as t - T // n and not from its list: so it divides."""
     scheduler = build("DDIMScheduler", kind, prediction, clip_sample=False, timestep_spacing="trailing")
-    assert_same(ours(DDIM(), kind, prediction, steps)[0], theirs(scheduler, steps), 1e-4 if kind == "cosine" else 1e-5)
+    assert_same(ours(DDIM(), kind, prediction, steps)[0], theirs(scheduler, steps), 1e-5)
 
 
 @pytest.mark.parametrize("grid", ["leading", "linspace", "trailing"])
@@ -187,8 +185,6 @@ def test_euler_and_heun(make, kind, prediction):
     """Theirs work in y = x / a; Heun's list has each inner time twice, once for the step to it and once for the mean of both slopes."""
     if prediction == "x_0" and make is Heun:
         pytest.skip("diffusers' Heun has no prediction of x_0")
-    if kind == "cosine":
-        pytest.skip("sigma in float32 is too coarse at the noisy end of the cosine schedule")
     steps = 10
     name = {Euler: "EulerDiscreteScheduler", Heun: "HeunDiscreteScheduler"}[make]
     mine, schedule = ours(make(), kind, prediction, steps)
@@ -216,9 +212,7 @@ COMMON = {"timestep_spacing": "trailing", "final_sigmas_type": "zero", "lower_or
 @pytest.mark.parametrize("steps", [8, 20])
 def test_dpm_solver_2m(kind, prediction, steps):
     scheduler = build("DPMSolverMultistepScheduler", kind, prediction, solver_order=2, **COMMON)
-    assert_same(
-        ours(DPMSolver2M(), kind, prediction, steps)[0], theirs(scheduler, steps), 1e-4 if kind == "cosine" else 1e-5
-    )
+    assert_same(ours(DPMSolver2M(), kind, prediction, steps)[0], theirs(scheduler, steps), 1e-5)
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
@@ -259,7 +253,7 @@ def test_unipc(kind, prediction, order):
         )
     else:
         mine, other = ours(UniPC(order), kind, prediction, steps)[0], theirs(scheduler, steps)
-    assert_same(mine, other, 1e-4 if kind == "cosine" else 1e-5)
+    assert_same(mine, other, 1e-5)
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)

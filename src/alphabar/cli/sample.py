@@ -166,7 +166,7 @@ def sample(
     record = pipeline.sampling_record()
     console.print(
         f"{len(own_seeds)} pictures in {out}: {record['weights']} weights of {record['checkpoint']} (model {record['model']}), "
-        f"{record['sampler']}{' (picked by auto)' if pipeline.picked else ''} in {record['steps']} steps", markup=False,
+        f"{record['sampler']} on {record['grid']}{' (picked by auto)' if pipeline.picked else ''} in {record['steps']} steps", markup=False,
     )  # fmt: skip
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..denoiser import Denoiser
 from ..errors import NonFiniteError
 from ..pipeline import Asked, Pipeline
 from ..samplers.clip import Clipped
@@ -68,7 +66,7 @@ def measure_likelihood(
     check_ode(options.ode_steps, options.probes)
     steps = len(chain_times(pipeline.denoiser.schedule, options.bound_steps)) - 1
     size = options.batch or min(len(real), pipeline.fitting_batch(Asked({}, [])))
-    denoiser, told = in_float32(pipeline.denoiser), on_step or (lambda what, n: None)
+    denoiser, told = pipeline.denoiser.in_float32(), on_step or (lambda what, n: None)
     clipped = Clipped(denoiser, pipeline.settings.clip, pipeline.settings.dynamic_quantile)
     bounds, odes = list[Bound](), list[Tensor]()
     for start in range(0, len(real), size):
@@ -99,13 +97,6 @@ def check_finite(found: Likelihood, real: RealPictures) -> None:
                 f"the {what} of picture {real.data.names[int(bad[0])]} (and of {len(bad)} in all) is not finite: the model has diverged "
                 "there; look at its samples and loss.png, or at another --checkpoint"
             )
-
-
-def in_float32(denoiser: Denoiser) -> Denoiser:
-    """The same denoiser, sharing its weights, with a network that computes in float32: a sum over all pixels needs it."""
-    found = copy(denoiser)
-    found.precision = torch.float32
-    return found
 
 
 def describe(pipeline: Pipeline, real: RealPictures, options: Options, steps: int) -> dict[str, Any]:

@@ -43,25 +43,28 @@ class DDIMInversion(Sampler):
     """The way back up, s > t: the x_s from which `Euler`'s step (DDIM, eta = 0) leads to x_t.
 
     x_s = (a_s / a_t) x_t + (b_s - a_s b_t / a_t) eps_hat(x_s, s), an equation for x_s that is solved by iterating it from
-    eps_hat = 0 noise: each round is one network call. Song et al. 2021a, sec. 4.3, take eps_hat(x_t, t) instead, which only nearly
-    comes back; the fixed point does (Pan et al. 2023, "Effective real image editing with accelerated iterative diffusion inversion").
+    eps_hat = 0: each round is one network call, and there are as many as it takes until no pixel changes by more than `tolerance`, but
+    no more than `rounds`. Song et al. 2021a, sec. 4.3, take eps_hat(x_t, t) instead, which only nearly comes back; the fixed point does
+    (Pan et al. 2023, "Effective real image editing with accelerated iterative diffusion inversion").
     Raises ConfigurationError if x_s holds nothing of the picture (zero terminal SNR).
     """
 
-    def __init__(self, rounds: int = 5) -> None:
+    def __init__(self, rounds: int = 20, tolerance: float = 1e-4) -> None:
         if rounds < 1:
             raise ConfigurationError(f"inversion needs at least 1 round a step, got {rounds}")
-        self.rounds = rounds
+        self.rounds, self.tolerance = rounds, tolerance
 
     def step(
         self, denoiser: DenoiserLike, x_t: Tensor, t: Tensor, s: Tensor, noise: Noise, past: Sequence[Visit] = ()
     ) -> tuple[Tensor, Visit]:
-        """One step up, `rounds` network calls."""
+        """One step up."""
         a_t, b_t, a_s, b_s = (f(u) for u in (t, s) for f in (denoiser.schedule.signal, denoiser.schedule.noise))
         if a_s == 0:
             raise ConfigurationError("nothing of a picture is left at t = 1 (zero terminal SNR): invert to a lower t")
         x_s = expand(a_s / a_t, x_t) * x_t
         for _ in range(self.rounds):
             said: Prediction = denoiser(x_s, s)
-            x_s = expand(a_s / a_t, x_t) * x_t + expand(b_s - a_s * b_t / a_t, x_t) * said.eps
+            before, x_s = x_s, expand(a_s / a_t, x_t) * x_t + expand(b_s - a_s * b_t / a_t, x_t) * said.eps
+            if float((x_s - before).abs().max()) <= self.tolerance:
+                break
         return x_s, Visit(s, x_s, said)
