@@ -44,6 +44,13 @@ def test_train_export_import_sample(alphabar, tmp_path):
         )
         assert code == 0, said
     assert (np.load(tmp_path / "run.npy") == np.load(tmp_path / "back.npy")).all()
+    for words in (
+        ("edit", back, "--seeds", "1,2", "-n", 3, "--steps", 3, "--out", tmp_path / "way.npy"),
+        ("likelihood", back, "--data", "digits", "-n", 2, "--steps-bound", 3, "--steps-ode", 3),
+        ("train", "digits", "--init", back, "--steps", 1, "--out", tmp_path / "tuned", *SETS),
+    ):
+        code, _, error = alphabar(*words)
+        assert code == 0, error
     code, _, said = alphabar("train", "digits", "--out", back, "--resume", "--steps", 4)
     assert code == 2
     assert f"alphabar train DATA --init {back} --out NEW" in " ".join(said.split())

@@ -16,6 +16,7 @@ from alphabar.samplers.coordinates import half_log_snr
 from alphabar.samplers.ddim import DDIM
 from alphabar.samplers.deis import DEIS
 from alphabar.samplers.dpm_2m import DPMSolver2M
+from alphabar.samplers.dpm_2m_sde import DPMSolver2MSDE
 from alphabar.samplers.dpm_3m import DPMSolver3M
 from alphabar.samplers.repaint import RePaint
 from alphabar.samplers.unipc import UniPC
@@ -129,6 +130,28 @@ def test_ddim_keeps_the_process_if_the_estimate_is_the_truth(eta):
     torch.testing.assert_close(step(0, 0), TABLE.signal(S) * x_0)
     variance = ((step(1, 0) - step(0, 0)) / z) ** 2 + (step(0, 1) - step(0, 0)) ** 2
     torch.testing.assert_close(variance.squeeze(), 1 - TABLE.alpha_bar(S))
+
+
+def test_the_first_step_of_the_sde_is_a_draw_from_the_posterior():
+    """Ancestral sampling with the posterior variance, in mean and in noise, whatever the estimate is (Lu et al. 2022b, sec. 4.3)."""
+    sde, ancestral = (kick(sampler, X, "sample") for sampler in (DPMSolver2MSDE(), Ancestral()))
+    torch.testing.assert_close(sde, ancestral, rtol=1e-9, atol=1e-12)
+
+
+def test_a_later_step_of_the_sde_takes_the_estimate_at_the_middle():
+    """x_s = (b_s / b_t) e^-h x_t + a_s (1 - e^-2h) D, D = x_0_hat(t) + h / (2 h_before) (x_0_hat(t) - x_0_hat(before))."""
+    before = torch.tensor(0.8).double()
+    exact = gaussian(TABLE, 0.3, 0.5)
+    x_before = X + 0.4
+    past = [Visit(before, x_before, exact(x_before, before))]
+    noise, mean = kick(DPMSolver2MSDE(), X, "sample", past=past)
+    h, h_before = (float(half_log_snr(TABLE, s) - half_log_snr(TABLE, t)) for t, s in ((T, S), (before, T)))
+    now, then = exact(X, T).x_0, exact(x_before, before).x_0
+    middle = now + h / (2 * h_before) * (now - then)
+    a_s, b_s, b_t = float(TABLE.signal(S)), float(TABLE.noise(S)), float(TABLE.noise(T))
+    expected = b_s / b_t * math.exp(-h) * X + a_s * (1 - math.exp(-2 * h)) * middle
+    torch.testing.assert_close(mean, expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(noise, torch.full_like(X, b_s * math.sqrt(1 - math.exp(-2 * h))), rtol=1e-9, atol=1e-12)
 
 
 def repaint():

@@ -1263,4 +1263,14 @@ DEFECTS = [
         EXTRACTORS,
         "once",
     ),
+    Defect("noise of the SDE too small", "samplers/dpm_2m_sde.py", "c.b_s * new.sqrt()", "c.b_s * new", STEPS, "sde"),
+    Defect("the SDE keeps too much", "samplers/dpm_2m_sde.py", "c.b_s / c.b_t * kept", "c.b_s / c.b_t", STEPS, "sde"),
+    Defect(
+        "2S without its middle",
+        "samplers/dpm_2s.py",
+        "denoiser(x_m, m).x_0, c)",
+        "said.x_0, c)",
+        SAMPLERS,
+        "declared or slope or order",
+    ),
 ]
