@@ -1,6 +1,7 @@
 """How well conditions are followed, measured on real data. Each command prints its figures; RESULTS.md tells the commands used.
 
-python benchmarks/conditions.py classes RUN                  Fashion-MNIST: samples of each class, judged by a classifier
+alphabar extractor fashion-mnist --pictures 60000 --out fashion-60000.safetensors        the judge of Fashion-MNIST
+python benchmarks/conditions.py classes RUN                  Fashion-MNIST: samples of each class, judged by it
 python benchmarks/conditions.py sample-captions RUN FILE OUT  one sample a caption, for `data/shapes.py --judge`
 python benchmarks/conditions.py captions RUN FOLDER          held-out pictures: right caption among 16, right against shuffled
 python benchmarks/conditions.py known-captions TRAIN TEST   held-out captions made of known words
@@ -16,10 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 import typer
-from safetensors.torch import load_model, save_model
-from torch import Tensor, nn
+from torch import Tensor
 
 import alphabar
 from alphabar.conditions.base import Cond
@@ -27,86 +26,40 @@ from alphabar.conditions.image import enlarge, luma, reduce
 from alphabar.data.builtin_sets import load_fashion_mnist
 from alphabar.data.decode import read_picture
 from alphabar.data.pictures import to_signed, to_uint8
+from alphabar.evaluation.classifier import ClassifierExtractor, load_classifier
+from alphabar.evaluation.extractors import features
 from alphabar.gaussian import diffuse
 from alphabar.parameterization import target
 from alphabar.pipeline import Pipeline
 from alphabar.randomness import generator, normal_rows
 
 app = typer.Typer(add_completion=False, help=__doc__)
-EPOCHS, BATCH = 5, 128
+FILE = Path("fashion-60000.safetensors")
 
 
-class Classifier(nn.Module):
-    """A small convolutional network for 28x28 grey pictures; `features` are what its last layer sees (128)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(),
-            nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64 * 49, 128), nn.ReLU(),
-        )  # fmt: skip
-        self.head = nn.Linear(128, 10)
-
-    def features(self, pictures: np.ndarray) -> Tensor:
-        """(N, 28, 28, 1) uint8 -> (N, 128)."""
-        with torch.no_grad():
-            return torch.cat([self.body(part) for part in to_signed(pictures).split(500)])
-
-    def labels(self, pictures: np.ndarray) -> np.ndarray:
-        """(N, 28, 28, 1) uint8 -> (N,)."""
-        with torch.no_grad():
-            return self.head(self.features(pictures)).argmax(1).numpy()
+def labels(judge: ClassifierExtractor, pictures: np.ndarray) -> np.ndarray:
+    """(N, 28, 28, 1) uint8 -> (N,)."""
+    return judge.labels(features(judge, pictures))
 
 
-def fashion_classifier(file: Path | None) -> Classifier:
-    """Trained on the 60,000 training pictures with a fixed seed, or read from the file; prints its accuracy on the test set."""
-    torch.manual_seed(0)
-    model = Classifier()
-    if file is not None and file.is_file():
-        load_model(model, file)
-    else:
-        train_classifier(model)
-        if file is not None:
-            save_model(model, str(file))
-    test, truth, _ = load_fashion_mnist(part="t10k")
-    print(f"classifier: right on {(model.labels(test) == truth).mean():.1%} of the 10,000 test pictures")
-    return model
-
-
-def train_classifier(model: Classifier) -> None:
-    """Some epochs with a falling rate."""
-    pictures, labels, _ = load_fashion_mnist()
-    x, y = to_signed(pictures), torch.from_numpy(labels)
-    steps = EPOCHS * -(-len(x) // BATCH)
-    optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
-    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(EPOCHS):
-        for part in torch.randperm(len(x)).split(BATCH):
-            loss = F.cross_entropy(model.head(model.body(x[part])), y[part])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            rate.step()
-
-
-def spread(features: Tensor) -> float:
+def spread(found: Tensor) -> float:
     """The trace of the covariance."""
-    return float(features.var(0).sum())
+    return float(found.var(0).sum())
 
 
 @app.command()
-def classes(run: str, n: int = 50, steps: int = 100, guidance: str = "1,2", classifier: Path | None = None) -> None:
+def classes(run: str, n: int = 50, steps: int = 100, guidance: str = "1,2", classifier: Path = FILE) -> None:
     """Share of samples that the classifier labels as asked, and their spread within a class against that of real pictures."""
-    model, pipeline = fashion_classifier(classifier), alphabar.load(run).with_settings(steps=steps)
+    judge, pipeline = load_classifier(classifier), alphabar.load(run).with_settings(steps=steps)
     real, truth, names = load_fashion_mnist(part="t10k")
     wanted = np.arange(10).repeat(n)
     for weight in map(float, guidance.split(",")):
         made = pipeline.sample(10 * n, label=[names[i] for i in wanted], guidance=weight).pictures
-        given = model.labels(made)
+        given = labels(judge, made)
         right = [float((given[wanted == i] == i).mean()) for i in range(10)]
         ratio = np.mean(
             [
-                spread(model.features(made[wanted == i])) / spread(model.features(real[truth == i][:n]))
+                spread(features(judge, made[wanted == i])) / spread(features(judge, real[truth == i][:n]))
                 for i in range(10)
             ]
         )
@@ -193,9 +146,9 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 
 @app.command()
-def enlarge_pictures(run: str, n: int = 200, steps: int = 100, classifier: Path | None = None) -> None:
+def enlarge_pictures(run: str, n: int = 200, steps: int = 100, classifier: Path = FILE) -> None:
     """Super-resolution of Fashion-MNIST's test pictures beside bicubic interpolation."""
-    model, pipeline = fashion_classifier(classifier), alphabar.load(run).with_settings(steps=steps)
+    judge, pipeline = load_classifier(classifier), alphabar.load(run).with_settings(steps=steps)
     real, truth, names = load_fashion_mnist(part="t10k")
     real, truth = real[:n], truth[:n]
     scale = pipeline.denoiser.encoders["image"].settings.scale
@@ -206,12 +159,12 @@ def enlarge_pictures(run: str, n: int = 200, steps: int = 100, classifier: Path 
     if pipeline.classes:
         told["image and class"] = pipeline.sample(image=inputs, label=[names[i] for i in truth]).pictures
         alone = pipeline.sample(label=[names[i] for i in truth]).pictures
-        print(f"class alone (image null): {(model.labels(alone) == truth).mean():.1%} labelled as asked")
+        print(f"class alone (image null): {(labels(judge, alone) == truth).mean():.1%} labelled as asked")
     for name, made in told.items():
-        distance = (model.features(made) - model.features(real)).norm(dim=1).mean()
+        distance = (features(judge, made) - features(judge, real)).norm(dim=1).mean()
         consistency = psnr(reduce(to_signed(made), scale), low)
         print(f"{name}: PSNR {psnr(to_signed(made), to_signed(real)):.2f} dB, feature distance {distance:.2f}, "
-              f"consistency {consistency:.2f} dB, labelled right {(model.labels(made) == truth).mean():.1%}")  # fmt: skip
+              f"consistency {consistency:.2f} dB, labelled right {(labels(judge, made) == truth).mean():.1%}")  # fmt: skip
 
 
 @app.command()

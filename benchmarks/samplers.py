@@ -4,7 +4,7 @@ python benchmarks/samplers.py RUN [--n 200] [--calls 5,10,20,50] [--classifier F
 
 For each method and number of calls: the kernel distance (x 1000) of the samples' features to those of as many test pictures, the share
 that a classifier labels as asked, and the root mean square distance to the exact solution from the same noise (deterministic
-methods; pictures in [-1, 1]). The features are those of the classifier of benchmarks/conditions.py; the test set is used here only to
+methods; pictures in [-1, 1]). The features are those of `alphabar extractor fashion-mnist --pictures 60000 --out fashion-60000.safetensors`; the test set is used here only to
 compare samplers of one model.
 """
 
@@ -16,30 +16,25 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from torch import Tensor
 
 import alphabar
 from alphabar.data.builtin_sets import load_fashion_mnist
 from alphabar.data.pictures import to_signed, to_uint8
+from alphabar.evaluation.classifier import load_classifier
+from alphabar.evaluation.distances import kernel_distance
+from alphabar.evaluation.extractors import features
 from alphabar.pipeline import Pipeline
 from alphabar.randomness import derive_seeds, generator
 from alphabar.samplers.base import last_state
 from alphabar.samplers.methods import METHODS, Options, build_sampler
-from conditions import fashion_classifier
+from conditions import FILE, labels
 
 REFERENCE = {"sampler": "unipc", "grid": "log_snr", "steps": 200}
 
 
-def kernel_distance(a: Tensor, b: Tensor) -> float:
-    """The unbiased squared MMD of features (n, d) and (m, d) with the kernel (x y / d + 1)^3 (Binkowski et al. 2018)."""
-
-    def kernel(x: Tensor, y: Tensor) -> Tensor:
-        return (x @ y.T / x.shape[1] + 1) ** 3
-
-    n, m = len(a), len(b)
-    aa, bb = kernel(a, a), kernel(b, b)
-    within = (aa.sum() - aa.trace()) / (n * (n - 1)) + (bb.sum() - bb.trace()) / (m * (m - 1))
-    return float(within - 2 * kernel(a, b).mean())
+def told(distance: tuple[float, float]) -> str:
+    """The kernel distance x 1000 with its error."""
+    return f"{1000 * distance[0]:.0f} ± {1000 * distance[1]:.0f}"
 
 
 def make(pipeline: Pipeline, seeds: list[int], batch: int = 100) -> np.ndarray:
@@ -53,17 +48,16 @@ def main(
     run: str,
     n: int = 200,
     calls: str = "5,10,20,50",
-    classifier: Path | None = None,
+    classifier: Path = FILE,
     methods: Annotated[str, typer.Option(help="Names, or all.")] = "all",
     grids: str = "trailing,log_snr,karras",
 ) -> None:
     """Measure."""
-    model, pipeline = fashion_classifier(classifier), alphabar.load(run)
+    judge, pipeline = load_classifier(classifier), alphabar.load(run)
     test, _, _ = load_fashion_mnist(part="t10k")
     chosen = generator(0, "reference").permutation(len(test))
-    scale = model.features(test[chosen]).std(0).clamp(min=1e-3)  # the same for all
-    real, other = (model.features(test[chosen[i : i + n]]) / scale for i in (0, n))
-    print(f"real against real at n = {n}: {1000 * kernel_distance(real, other):.1f}")
+    real, other = (features(judge, test[chosen[i : i + n]]) for i in (0, n))
+    print(f"real against real at n = {n}: {told(kernel_distance(other, real))}")
     seeds, wanted = derive_seeds(0, n), np.arange(n) % 10
     exact = to_signed(make(pipeline.with_settings(**REFERENCE), seeds))
     print("| sampler | grid | " + " | ".join(f"{c} calls" for c in calls.split(",")) + " |")
@@ -77,10 +71,10 @@ def main(
             for count in map(int, calls.split(",")):
                 own = pipeline.with_settings(sampler=name, grid=grid, steps=max(1, count // sampler.calls))
                 made = make(own, seeds)
-                kernel = 1000 * kernel_distance(model.features(made) / scale, real)
-                right = (model.labels(made) == wanted).mean()
+                kernel = told(kernel_distance(features(judge, made), real))
+                right = (labels(judge, made) == wanted).mean()
                 far = "" if sampler.stochastic else f", {(to_signed(made) - exact).square().mean().sqrt():.3f}"
-                cells.append(f"{kernel:.1f}, {right:.0%}{far}")
+                cells.append(f"{kernel}, {right:.0%}{far}")
             print(f"| {name} | {grid} | " + " | ".join(cells) + " |", flush=True)
 
 

@@ -96,7 +96,7 @@ def test_class_accuracy():
 
 
 def test_training_pictures_are_capped(monkeypatch):
-    monkeypatch.setattr(quality, "TRAINING_AT_MOST", 15)
+    monkeypatch.setattr(quality, "REAL_AT_MOST", 15)
     sets = choose_real(noise(30), replace(noise(60, 1)), PLAIN, 10)
     assert len(sets.training) == 15
     assert torch.is_tensor(nearest_pictures(sets.reference.pictures, sets.training.pictures)[0])

@@ -66,11 +66,11 @@ def real_pictures(
     found: Checkpoint,
     source: str | None = None,
     split: str | None = None,
-    n: int | None = 64,
+    n: int = 64,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> RealPictures:
-    """n pictures, or all if n is None or there are fewer, drawn by the seed from `source`: a folder, an array file or a built-in set.
+    """n pictures, or all if there are fewer, drawn by the seed from `source`: a folder, an array file or a built-in set.
 
     source=None: what the run was trained on. split=None: of that what was held out from training, of another source all. Conditions
     that the source has no values of are null; classes are matched by name.

@@ -18,7 +18,7 @@ from .distances import frechet_distance, kernel_distance, nearest_neighbours, ov
 from .extractors import Extractor
 from .pictures import take
 
-TRAINING_AT_MOST = 50_000
+REAL_AT_MOST = 50_000  # of a set, drawn by the seed: they are held in memory
 FEWEST = 8
 CLOSEST = 8
 
@@ -113,7 +113,7 @@ def choose_real(data: PictureSet, training: PictureSet | None, extractor: Extrac
         reference_keys = picture_keys(np.asarray(data.pictures[own[:n]]))
         others = drawn(training, extractor, seed, "floor", not_these=reference_keys)
         n = min(n, len(own), len(others))
-        kept = np.sort(permutation(len(training), seed, "training")[:TRAINING_AT_MOST])
+        kept = np.sort(permutation(len(training), seed, "training")[:REAL_AT_MOST])
         sets = RealSets(take(data, own[:n]), take(training, others[:n]), take(training, kept))
     if n < FEWEST:
         raise DataError(

@@ -24,7 +24,7 @@ from ..runs.checkpoint import Checkpoint
 from ..training.loop import with_derived
 from .extractors import Extractor, content_hash, features
 from .pictures import real_pictures
-from .quality import Distances, Memorisation, RealSets, choose_real, class_accuracy
+from .quality import REAL_AT_MOST, Distances, Memorisation, RealSets, choose_real, class_accuracy
 
 
 @dataclass(frozen=True)
@@ -166,9 +166,9 @@ def real_of_run(
     progress: Progress | None,
 ) -> tuple[RealSets, str]:
     """The real pictures for a run: of `data`, otherwise what it held out; and of its training pictures, if they can be read."""
-    reference = real_pictures(found, data, split, None, seed, progress)
+    reference = real_pictures(found, data, split, REAL_AT_MOST, seed, progress)
     try:
-        training = real_pictures(found, None, "training", None, seed, progress).data
+        training = real_pictures(found, None, "training", REAL_AT_MOST, seed, progress).data
     except DataError:
         training = None  # it was trained elsewhere; then nothing is said of copies
     return choose_real(reference.data, training, extractor, n, seed), reference.source
