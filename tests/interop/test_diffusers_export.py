@@ -234,7 +234,12 @@ def test_what_carries_over_differently_is_said():
             )
         )
     )
-    for expected in ("sampler=ddim is not carried over", "take all 50 steps", "guidance is not", "trained in bfloat16"):
+    for expected in (
+        "sampler=ddim is not carried over",
+        "take all 50 steps",
+        "guidance is not",
+        "computes this network in bfloat16",
+    ):
         assert expected in notes
     kept = export_notes(config(sample={"variance": "posterior"}, diffusion={"learned_variance": True}))
     assert kept[0].startswith("sample.variance=posterior is not carried over")
