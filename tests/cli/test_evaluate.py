@@ -23,6 +23,7 @@ def place(tmp_path_factory):
     data = stripes(150)
     np.savez(folder / "data.npz", images=data.pictures, labels=data.labels)
     np.save(folder / "some.npy", stripes(40, seed=1).pictures)
+    np.save(folder / "learned2.npy", stripes(40, seed=8).pictures)
     for arguments in (
         ["extractor", folder / "data.npz", "--pictures", 50, "--out", folder / "x.safetensors"],
         [
@@ -114,6 +115,16 @@ def test_a_run(run, place, tmp_path):
     assert page.count("data:image/png;base64,") == 6
 
 
+def test_a_run_whose_data_have_gone_says_that_copies_are_not_looked_for(run, place, tmp_path):
+    run("train", "learned2.npy", "--out", tmp_path / "run", "--steps", 1, *SETS)
+    (place / "learned2.npy").unlink()
+    said = run(
+        "evaluate", tmp_path / "run", "--data", "data.npz", "--extractor", "x.safetensors", "-n", 8, "--steps", 2
+    )
+    assert "note: copies are not looked for" in said
+    assert "distance to training" not in said
+
+
 def test_it_is_the_same_again_and_goes_into_the_run(run, place):
     def asked() -> dict:
         run("evaluate", "run", "--extractor", "x.safetensors", "-n", 9, "--steps", 2)
@@ -128,11 +139,12 @@ def test_pictures_that_are_there(run, place):
     assert "40 pictures on each side" in said
     assert "copies" not in said
     assert (place / "some-evaluation" / "report.html").exists()
-    said = run(
-        "evaluate", "some.npy", "--data", "data.npz", "--training", "data.npz", "--extractor", "x.safetensors", "-n", 10
-    )
+    np.save(place / "learned.npy", stripes(60, seed=9).pictures)
+    words = ("evaluate", "some.npy", "--extractor", "x.safetensors", "-n", 10)
+    said = run(*words, "--data", "data.npz", "--training", "learned.npy")
     assert "10 pictures on each side" in said
     assert "copies" in said
+    assert "copies" not in run(*words, "--data", "data.npz", "--training", "data.npz")  # no real picture was held out
     said = run("sample", "run", "-n", 12, "--steps", 2, "--out", "made")
     said = run("evaluate", "made", "--data", "data.npz", "--extractor", "x.safetensors")
     assert "12 pictures on each side" in said  # its grid is not one of them
@@ -165,7 +177,7 @@ BAD = {
     "no data": (["some.npy", "--extractor", "x.safetensors"], "name the real pictures to compare with: --data"),
     "steps of pictures": (
         ["some.npy", "--data", "data.npz", "--steps", 3, "--extractor", "x.safetensors"],
-        "--steps says how a run samples",
+        "--steps is for a run",
     ),
     "training of a run": (
         ["run", "--training", "data.npz", "--extractor", "x.safetensors"],

@@ -1273,4 +1273,12 @@ DEFECTS = [
         SAMPLERS,
         "declared or slope or order",
     ),
+    Defect(
+        "training pictures as a measure of copies",
+        "evaluation/run_evaluation.py",
+        "reference[~np.isin(picture_keys(reference), picture_keys(training))]",
+        "reference",
+        "cli/test_evaluate.py",
+        "that_are_there",
+    ),
 ]

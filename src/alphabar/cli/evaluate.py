@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import ConfigurationError
-from .options import Batch, Checkpoint, Device, RawWeights
+from .options import Batch, Checkpoint, Device, RawWeights, Split
 
 if TYPE_CHECKING:
     from ..evaluation.extractors import Extractor
@@ -25,6 +25,7 @@ def evaluate(
             help="Real pictures: a folder, a .npz or .npy file, or a built-in set, such as fashion-mnist-test. Default: what the run held out."
         ),
     ] = None,
+    split: Split = None,
     training: Annotated[
         str | None,
         typer.Option(
@@ -84,7 +85,9 @@ def evaluate(
     chosen = pick_extractor(extractor, inception)
     others = {}
     if run is None:
-        refuse_of_pictures(data, {"sampler": sampler, "steps": steps, "guidance": guidance, "by-steps": by_steps})
+        refuse_of_pictures(
+            data, {"split": split, "sampler": sampler, "steps": steps, "guidance": guidance, "by-steps": by_steps}
+        )
         judged, real, source = gather_pictures(what, str(data), training, chosen, n, seed)
     else:
         if training is not None:
@@ -94,16 +97,18 @@ def evaluate(
         counts = read_steps(by_steps)
         pipeline = load(run, checkpoint, raw_weights, device)
         pipeline = pipeline.with_settings(sampler=sampler, steps=steps, guidance=guidance)
-        real, source = gather_real(run, checkpoint, data, chosen, n, seed)
+        real, source = gather_real(run, checkpoint, data, split, chosen, n, seed)
         console.print(
             f"data    {source}: {len(real.reference)} pictures, and {len(real.floor)} others for the floor",
             markup=False,
         )
+        if real.note:
+            console.print(f"note: {real.note}", markup=False)
         judged = make_samples(pipeline, real, seed, batch)
         others = {k: make_samples(pipeline.with_settings(steps=k), real, seed, batch).pictures for k in counts}
     with bars() as progress:
         task = progress.add_task("features", total=len(real.reference) * (3 + len(others)))
-        found = measure(judged, real, chosen, source, seed, others, lambda _, k: progress.advance(task, k))
+        found = measure(judged, real, chosen, source, seed, others, lambda k: progress.advance(task, k))
     for line in lines(found, table_rows(found)):
         console.print(line, markup=False)
     write_json(folder / "evaluation.json", found.to_json())
@@ -120,7 +125,7 @@ def refuse_of_pictures(data: str | None, given: dict[str, object]) -> None:
     """Raise ConfigurationError for options that only a run can follow, and for missing real pictures."""
     for name, value in given.items():
         if value is not None:
-            raise ConfigurationError(f"--{name} says how a run samples; these pictures are made already, leave it out")
+            raise ConfigurationError(f"--{name} is for a run; these pictures are made already, leave it out")
     if data is None:
         raise ConfigurationError(
             "name the real pictures to compare with: --data FOLDER, a .npz or .npy file, or a built-in set"
@@ -151,7 +156,7 @@ def gather_pictures(
 
 
 def gather_real(
-    run: Path, checkpoint: str | None, data: str | None, extractor: Extractor, n: int, seed: int
+    run: Path, checkpoint: str | None, data: str | None, split: str | None, extractor: Extractor, n: int, seed: int
 ) -> tuple[RealSets, str]:
     """The real pictures for a run."""
     from ..evaluation.run_evaluation import real_of_run
@@ -159,7 +164,7 @@ def gather_real(
     from .watch import reading_bar
 
     with reading_bar() as progress:
-        return real_of_run(find_checkpoint(run, checkpoint), data, None, extractor, n, seed, progress)
+        return real_of_run(find_checkpoint(run, checkpoint), data, split, extractor, n, seed, progress)
 
 
 def make_samples(pipeline: Pipeline, real: RealSets, seed: int, batch: int | None) -> Judged:
@@ -167,9 +172,10 @@ def make_samples(pipeline: Pipeline, real: RealSets, seed: int, batch: int | Non
     from ..evaluation.run_evaluation import asked_of, samples_of
     from .watch import sampling_bar
 
-    size = batch or pipeline.fitting_batch(asked_of(pipeline, real.reference, seed))
-    with sampling_bar(-(-len(real.reference) // size), pipeline.steps) as update:
-        return samples_of(pipeline, real.reference, seed, size, update)
+    asked = asked_of(pipeline, real.reference, seed)
+    size = batch or pipeline.fitting_batch(asked)
+    with sampling_bar(-(-len(asked) // size), pipeline.steps) as update:
+        return samples_of(pipeline, asked, seed, size, update)
 
 
 def lines(found: Evaluation, rows: list[tuple[str, str, str, str]]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import ConfigurationError
-from .options import Batch, Checkpoint, Device, RawWeights, Run
+from .options import Batch, Checkpoint, Device, RawWeights, Run, Split
 
 if TYPE_CHECKING:
     from ..evaluation.pictures import RealPictures
@@ -31,12 +31,7 @@ def likelihood(
             help="Real pictures: a folder, a .npz or .npy file, or a built-in set, such as fashion-mnist-test. Default: those of the run."
         ),
     ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="held-out (from training) or all. Default: held-out of the run's own data, all of any other."
-        ),
-    ] = None,
+    split: Split = None,
     n: Annotated[int, typer.Option("-n", min=1, help="How many pictures, drawn by the seed.")] = 64,
     steps_bound: Annotated[
         int | None,
@@ -95,7 +90,7 @@ def check_json(out: Path | None) -> None:
 def describe_real(real: RealPictures, conditions: list[str]) -> list[str]:
     """Which pictures are measured, and with which conditions, in lines."""
     channels, height, width = real.data.shape
-    which = "held out from training" if real.split == "held-out" else "in all"
+    which = {"held-out": "held out from training", "training": "of training", "all": "in all"}[real.split]
     lines = [
         f"data    {real.source}: {len(real)} of the {real.total} pictures {which}, {height}x{width}, {channels} channel{'s' * (channels > 1)}"
     ]

@@ -14,3 +14,9 @@ RawWeights = Annotated[
 ]
 Batch = Annotated[int | None, typer.Option(min=1, help="Pictures at a time. Default: as many as fit.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        help="held-out (from training), training, or all. Default: held-out of the run's own data, all of any other."
+    ),
+]

@@ -93,11 +93,13 @@ def _flat(pictures: np.ndarray) -> Tensor:
 
 @dataclass(frozen=True)
 class RealSets:
-    """Real pictures: the reference of all distances, others of the same number for the floor, and the training pictures if they are known."""
+    """Real pictures: the reference of all distances, others of the same number for the floor, and the training pictures if they are
+    known. note: why they are not."""
 
     reference: PictureSet
     floor: PictureSet
     training: PictureSet | None
+    note: str = ""
 
 
 def choose_real(data: PictureSet, training: PictureSet | None, extractor: Extractor, n: int, seed: int = 0) -> RealSets:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,10 @@ from ..pipeline import Asked, Pipeline, StateCallback
 from ..randomness import derive_seeds
 from ..runs.checkpoint import Checkpoint
 from ..training.loop import with_derived
+from .classifier import picture_keys
 from .extractors import Extractor, content_hash, features
 from .pictures import real_pictures
-from .quality import REAL_AT_MOST, Distances, Memorisation, RealSets, choose_real, class_accuracy
+from .quality import FEWEST, REAL_AT_MOST, Distances, Memorisation, RealSets, choose_real, class_accuracy
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Judged:
     record: dict[str, Any]
 
 
-OnPictures = Callable[[str, int], None]
+OnPictures = Callable[[int], None]
 
 
 def evaluate(
@@ -80,13 +81,13 @@ def evaluate(
 
     Raises DataError where there are fewer pictures than real ones, or of another shape.
     """
-    told = on_pictures or (lambda what, n: None)
+    told = on_pictures or (lambda n: None)
     n = len(real.reference)
     for pictures in (judged.pictures, *(others or {}).values()):
         check_shape(pictures, real, n)
     reference = seen(extractor, real.reference, told)
     floor = seen(extractor, real.floor, told)
-    own = features(extractor, judged.pictures[:n], lambda k: told("features", k))
+    own = features(extractor, judged.pictures[:n], told)
     wanted = None if judged.classes is None else judged.classes[:n]
     accuracy = class_accuracy(extractor, own, wanted)
     if accuracy is not None and real.reference.labels is not None:
@@ -99,17 +100,14 @@ def evaluate(
         judged.record | describe(extractor, real, source, seed),
         accuracy,
         memorisation,
-        {
-            steps: Distances.between(features(extractor, p[:n], lambda k: told("features", k)), reference)
-            for steps, p in (others or {}).items()
-        },
+        {steps: Distances.between(features(extractor, p[:n], told), reference) for steps, p in (others or {}).items()},
         shown(judged.pictures[:n], real, memorisation),
     )
 
 
 def seen(extractor: Extractor, data: PictureSet, told: OnPictures) -> Tensor:
     """The features of real pictures, kept for the next time."""
-    return features(extractor, np.asarray(data.pictures[:]), lambda k: told("features", k), keep=True)
+    return features(extractor, np.asarray(data.pictures[:]), told, keep=True)
 
 
 def check_shape(pictures: np.ndarray, real: RealSets, n: int) -> None:
@@ -120,10 +118,12 @@ def check_shape(pictures: np.ndarray, real: RealSets, n: int) -> None:
 
 
 def remembered(pictures: np.ndarray, real: RealSets) -> Memorisation | None:
-    """Copies of training pictures among them, if those are known."""
+    """Copies of training pictures among them, if those are known; of the reference, what was trained on is no measure of it."""
     if real.training is None:
         return None
-    return Memorisation.between(pictures, np.asarray(real.reference.pictures[:]), np.asarray(real.training.pictures[:]))
+    reference, training = (np.asarray(data.pictures[:]) for data in (real.reference, real.training))
+    held_out = reference[~np.isin(picture_keys(reference), picture_keys(training))]
+    return Memorisation.between(pictures, held_out, training) if len(held_out) >= FEWEST else None
 
 
 def shown(pictures: np.ndarray, real: RealSets, memorisation: Memorisation | None) -> dict[str, np.ndarray]:
@@ -147,6 +147,7 @@ def describe(extractor: Extractor, real: RealSets, source: str, seed: int) -> di
         "rounding": "8 bit, to the nearest level",
         "data": source,
         "reference": content_hash(np.asarray(real.reference.pictures[:])),
+        "note": real.note,
         "floor": content_hash(np.asarray(real.floor.pictures[:])),
         "evaluation_seed": seed,
         "alphabar": __version__,
@@ -169,23 +170,18 @@ def real_of_run(
     reference = real_pictures(found, data, split, REAL_AT_MOST, seed, progress)
     try:
         training = real_pictures(found, None, "training", REAL_AT_MOST, seed, progress).data
-    except DataError:
-        training = None  # it was trained elsewhere; then nothing is said of copies
+    except DataError as error:  # it was trained elsewhere, or on data that have changed
+        sets = choose_real(reference.data, None, extractor, n, seed)
+        return replace(sets, note=f"copies are not looked for: {error}"), reference.source
     return choose_real(reference.data, training, extractor, n, seed), reference.source
 
 
 @torch.no_grad()
 def samples_of(
-    pipeline: Pipeline,
-    reference: PictureSet,
-    seed: int,
-    batch: int | None = None,
-    on_state: StateCallback | None = None,
+    pipeline: Pipeline, asked: Asked, seed: int, batch: int | None = None, on_state: StateCallback | None = None
 ) -> Judged:
-    """As many samples as there are real pictures, with the conditions of those, where they have them; classes otherwise take turns."""
-    n = len(reference)
-    asked = asked_of(pipeline, reference, seed) if pipeline.conditions else Asked.nothing(n)
-    parts = list(pipeline.stream(derive_seeds(seed, n), asked, batch, on_state))
+    """A sample of each that is asked for (`asked_of`)."""
+    parts = list(pipeline.stream(derive_seeds(seed, len(asked)), asked, batch, on_state))
     classes = None
     if "class" in asked.values:
         classes = [pipeline.classes[int(i)] for i in asked.values["class"]]
