@@ -46,18 +46,18 @@ class Plan:
 
 def read_pictures(pipeline: Pipeline, pictures: Sequence[Any], notes: list[str] | None = None) -> Tensor:
     """Pictures, paths or uint8 arrays (H, W[, C]), as the model sees them: (N, C, H, W) in [-1, 1], resized as in training."""
-    return _read(pipeline, pictures, _picture_shape(pipeline)[0], notes)
+    return _read(pipeline, pictures, _picture_shape(pipeline)[0], notes, "picture")
 
 
 def read_masks(pipeline: Pipeline, masks: Sequence[Any], notes: list[str] | None = None) -> Tensor:
     """Masks, paths or uint8 arrays (H, W), white where a picture is to be filled: (N, 1, H, W) of 0 and 1, resized alike."""
-    return (_read(pipeline, masks, 1, notes) > 0).float()
+    return (_read(pipeline, masks, 1, notes, "mask") > 0).float()
 
 
-def _read(pipeline: Pipeline, inputs: Sequence[Any], channels: int, notes: list[str] | None) -> Tensor:
+def _read(pipeline: Pipeline, inputs: Sequence[Any], channels: int, notes: list[str] | None, kind: str) -> Tensor:
     _, *size = _picture_shape(pipeline)
     for given in inputs:
-        note_size(given, (size[0], size[1]), [] if notes is None else notes)
+        note_size(given, (size[0], size[1]), [] if notes is None else notes, kind)
     arrays = [load_input(given, (size[0], size[1]), channels, pipeline.background) for given in inputs]
     return to_signed(np.stack(arrays)).to(pipeline.device)
 

@@ -221,9 +221,15 @@ class Pipeline:
             part = slice(start, start + batch)
             states = self.states(seeds[part], asked.part(part), classifier)
             x_0 = last_state(watched(states, on_state)).x_t
-            for name, values in asked.part(part).values.items():
-                x_0 = self.denoiser.encoders[name].finish(x_0, values)
-            yield Samples(to_uint8(x_0), list(seeds[part]), asked.words[part], self.sampling_record())
+            yield Samples(
+                self.finish(x_0, asked.part(part)), list(seeds[part]), asked.words[part], self.sampling_record()
+            )
+
+    def finish(self, x_0: Tensor, asked: Asked) -> np.ndarray:
+        """The last state of a batch (N, C, H, W) as uint8 (N, H, W, C), after what its encoders do to a result."""
+        for name, values in asked.values.items():
+            x_0 = self.denoiser.encoders[name].finish(x_0, values)
+        return to_uint8(x_0)
 
     def states(
         self,

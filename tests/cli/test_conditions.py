@@ -272,6 +272,23 @@ def test_pictures_and_masks_are_matched_by_name(asked, runs, tmp_path):
     assert [record["image"] for record in records] == ["b.jpg, 10.png", "b.jpg, 9.png", "b.jpg, b.png", "b.jpg, 10.png"]
 
 
+def test_an_animation_ends_with_the_result_as_its_encoder_makes_it(runs, alphabar, tmp_path, monkeypatch):
+    """Of inpainting: what is known is kept, in the last frame too."""
+    shown: list[np.ndarray] = []
+    monkeypatch.setattr("alphabar.images.grid", lambda pictures, *args: shown.append(pictures) or pictures[0])
+    known, mask = np.full((8, 8, 3), 77, np.uint8), np.zeros((8, 8), np.uint8)
+    mask[:4] = 255
+    save(tmp_path / "known.png", known)
+    save(tmp_path / "mask.png", mask)
+    code, _, error = alphabar(
+        "sample", runs["inpaint"], "--image", tmp_path / "known.png", "--mask", tmp_path / "mask.png", "-n", 2,
+        "--steps", 2, "--out", tmp_path / "way.webp",
+    )  # fmt: skip
+    assert code == 0, error
+    assert (shown[-1][:, 4:] == 77).all()
+    assert not (shown[-2][:, 4:] == 77).all()
+
+
 def test_matching_is_by_name_and_never_by_order():
     def paths(folder: str, names: str) -> list[Path]:
         return [Path(folder) / name for name in names.split()]

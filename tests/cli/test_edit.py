@@ -105,7 +105,8 @@ def test_folders_of_pictures_and_masks_are_matched_by_name(edit, files, masks):
 
 def test_a_picture_is_started_from(edit, files):
     near, said = edit("--image", "one.png", "--strength", 0.04, steps=25)
-    assert "image to image" in said
+    assert "1 picture in" in said
+    assert "image to image, dpm++2m-sde in the last 1 of 25 steps" in said
     far, _ = edit("--image", "one.png", "--strength", 0.9, "-n", 2, out="far.npy")
     assert levels(near[0], pixels(files / "one.png")) < levels(far[0], pixels(files / "one.png"))
     assert (far[0] != far[1]).any()
@@ -165,11 +166,14 @@ def test_a_result_does_not_depend_on_the_batch(edit):
     assert max(levels(made[0], other) for other in made[1:]) <= 1
 
 
-def test_other_sizes_are_resized_and_that_is_said(edit):
+def test_other_sizes_are_resized_and_that_is_said(edit, files):
     _, said = edit("--image", "large.png", "--strength", 0.5, "-n", 2)
     assert said.count("note: picture large.png is 20x16, resized and cropped to 8x8 as in training") == 1
     _, said = edit("--image", "one.png", "--strength", 0.5, out="same.npy")
     assert "note" not in said
+    Image.new("L", (16, 16), 255).save(files / "wide.png")
+    _, said = edit("--image", "one.png", "--mask", "wide.png", "--resamplings", 1, out="mask.npy")
+    assert "note: mask wide.png is 16x16, resized to 8x8 as in training" in said
 
 
 # where results go

@@ -44,3 +44,17 @@ def draw_mixture(mixture: GaussianMixture, n: int, seed: int) -> Tensor:
     return mixture.means[k] + expand(mixture.deviations[k], mixture.means[k]) * torch.randn(
         n, mixture.means.shape[1], generator=g, dtype=torch.float64
     )
+
+
+class CorrelatedGaussian:
+    """x_0 ~ N(m, C): E[x_0 | x_t] = m + a C (a^2 C + b^2 I)^-1 (x_t - a m). mean (D,), covariance (D, D); t is one number."""
+
+    def __init__(self, schedule: Schedule, mean: Tensor, covariance: Tensor) -> None:
+        self.schedule, self.mean, self.covariance = schedule, mean.double(), covariance.double()
+
+    def __call__(self, x_t: Tensor, t: Time, cond: Cond | None = None) -> Prediction:
+        a, b = self.schedule.signal(t), self.schedule.noise(t)
+        total = a**2 * self.covariance + b**2 * torch.eye(len(self.mean), dtype=torch.float64)
+        gain = a * torch.linalg.solve(total, self.covariance).T
+        x_0 = (self.mean + (x_t.double() - a * self.mean) @ gain.T).to(x_t.dtype)
+        return Prediction(x_0, eps_from_x_0(x_t, x_0, a, b))

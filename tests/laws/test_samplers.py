@@ -19,7 +19,6 @@ from alphabar.samplers.clip import Clipped
 from alphabar.samplers.coordinates import half_log_snr, jump
 from alphabar.samplers.ddim import DDIM, DDIMInversion
 from alphabar.samplers.deis import DEIS
-from alphabar.samplers.dpm_2m_sde import DPMSolver2MSDE
 from alphabar.samplers.dpm_3m import DPMSolver3M
 from alphabar.samplers.euler import Euler
 from alphabar.samplers.grids import GRIDS, least_time, time_grid
@@ -30,7 +29,7 @@ from alphabar.samplers.unipc import UniPC
 from alphabar.schedule import ContinuousCosineSchedule, TableSchedule, build_schedule
 from alphabar.settings import OPTION_OF, SampleSettings, ScheduleSettings
 
-from .exact import GaussianMixture, draw_mixture, gaussian
+from .exact import GaussianMixture, draw_mixture
 
 NOISY, CLEAN = -1.0, 1.5  # lambda = log(a / b) between which orders are measured
 START = torch.tensor([[0.3, -0.7], [-1.0, 0.4], [1.5, 0.8]], dtype=torch.float64)
@@ -130,6 +129,15 @@ def test_a_multistep_solver_keeps_its_declared_order_with_its_own_start(name):
         assert found[-1] == pytest.approx(2, abs=0.2), found
 
 
+def test_the_first_step_of_plms_leaves_an_error_of_its_start_order():
+    """From NOISY to CLEAN that error is too small to be seen beside those of order 4, so the step is looked at alone."""
+    errors = []
+    for n in (100, 200, 400):
+        times = even_grid(SCHEDULE, "sigma", n)[:2]
+        errors.append((solve(PLMS(), EXACT, times, START) - finely(EXACT, *times, START, 20)).abs().max().item())
+    assert math.log2(errors[1] / errors[2]) == pytest.approx(PLMS.start_order, abs=0.2)
+
+
 def test_the_adaptive_solver_has_its_order_when_it_takes_each_step_as_it_is(monkeypatch):
     monkeypatch.setattr("alphabar.samplers.adaptive.ABSOLUTE", 1e9)
     assert slopes(Adaptive(1e9), (10, 20, 40), exact_start=True)[-1] == pytest.approx(3, abs=0.2)
@@ -167,26 +175,38 @@ WAYS = [
 ]
 
 
-SMALL = [settings.model_copy(update={"steps": 200}) for settings in WAYS if settings.kind != "custom"]
+@lru_cache
+def solution_on_no_grid(kind, zero_terminal_snr):
+    """The schedule, its exact denoiser, and where the flow leads from t = 1: 150 steps even in lambda to step 1, and the jump to clean data.
+
+    Without a signal at t = 1, the first step is Euler's to the latest time with a finite lambda.
+    """
+    schedule = build_schedule(ScheduleSettings(kind=kind, zero_terminal_snr=zero_terminal_snr, steps=120))
+    exact, start = mixture(schedule), 1 - 1 / 120 if zero_terminal_snr else 1.0
+    ends = [half_log_snr(schedule, t).item() for t in (start, least_time(schedule))]
+    inner = schedule.time(2 * torch.linspace(*ends, 151).double())[0 if zero_terminal_snr else 1 :]
+    times = torch.cat([torch.ones(1).double(), inner, torch.zeros(1).double()])
+    return schedule, exact, last_state(walk(UniPC(2), exact, START, times, no_noises)).x_t
 
 
+@pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize(
-    ("settings", "grid"),
-    [(settings, "trailing") for settings in SMALL] + [(SMALL[1], grid) for grid in GRIDS if grid != "trailing"],
-    ids=str,
+    ("kind", "zero"),
+    [(settings.kind, settings.zero_terminal_snr) for settings in WAYS if settings.kind != "custom"],
 )
-def test_on_every_grid_all_solvers_converge_to_the_same_solution_from_the_same_noise(settings, grid):
-    schedule = build_schedule(settings)
-    exact, most = mixture(schedule), 100 if grid == "leading" else 200  # so that the strides of "leading" come out even
-    reference = last_state(walk(UniPC(2), exact, START, time_grid(grid, schedule, most), no_noises)).x_t
+def test_on_every_grid_all_solvers_converge_to_one_solution_from_the_same_noise(kind, zero, grid):
+    """With the jump to clean data and with a start without signal; a method of order 1 gains 4 from 30 to 120 steps."""
+    schedule, exact, solution = solution_on_no_grid(kind, zero)
+    if schedule.steps is None and grid in ("leading", "linspace"):
+        return  # which need a table
     for name in DETERMINISTIC:
         errors = []
-        for steps in (8, 50):
+        for steps in (30, 120):
             times = time_grid(grid, schedule, steps)
-            x = last_state(walk(build_sampler(name, Options(tolerance=1e-3)), exact, START, times, no_noises)).x_t
-            errors.append((x - reference).abs().max().item())
-        assert errors[-1] < max(errors[0] / 3, 0.02), (name, errors)  # a method of order 1 gains 6 from 8 to 50 steps
-        assert errors[-1] < 0.3, (name, errors)
+            x = last_state(walk(build_sampler(name, Options(tolerance=1e-2)), exact, START, times, no_noises)).x_t
+            errors.append((x - solution).abs().max().item())
+        assert errors[1] < max(errors[0] / 3, 0.004), (name, errors)
+        assert errors[1] < 0.05, (name, errors)
 
 
 @pytest.mark.parametrize("grid", ["leading", "linspace"])
@@ -303,77 +323,6 @@ def test_inversion_refuses_to_go_where_nothing_is_left():
     exact = mixture(build_schedule(ScheduleSettings(zero_terminal_snr=True)))
     with pytest.raises(ConfigurationError, match="zero terminal SNR"):
         solve(DDIMInversion(), exact, torch.tensor([0.5, 1.0]).double(), START)
-
-
-# stochastic samplers
-
-
-def recursion(sampler, schedule, times, mean, deviation):
-    """Mean and variance of x along a sampler's own step on Gaussian data: each step is x_s = p x_t + q x_last + r + sigma z in law.
-
-    The factors are read off the step itself at three points, with the noise at 0 and at 1; the last visit makes it second order in x,
-    so (x_t, estimate of the last visit) is carried as a vector with its covariance.
-    """
-    exact = gaussian(schedule, mean, deviation)
-    m, cov = torch.zeros(2).double(), torch.tensor([[1.0, 0.0], [0.0, 0.0]]).double()
-    last = None
-    for t, s in pairwise(times):
-
-        def stepped(x, estimate, z, t=t, s=s, last=last):
-            past = []
-            if last is not None:
-                said = type(exact(torch.zeros(1, 1), 0.5))(
-                    torch.full((1, 1), estimate).double(), torch.zeros(1, 1).double()
-                )
-                past = [Visit(last, torch.zeros(1, 1).double(), said)]
-            x = torch.full((1, 1), x).double()
-            x_s, visit = sampler.step(
-                exact, x, t, s, lambda stream="sample": torch.full((1, 1), z).double(), past[: sampler.memory]
-            )
-            return torch.tensor([x_s.item(), visit.said.x_0.item()]).double()
-
-        base = stepped(0.0, 0.0, 0.0)
-        matrix = torch.stack([stepped(1.0, 0.0, 0.0) - base, stepped(0.0, 1.0, 0.0) - base], dim=1)
-        kick = stepped(0.0, 0.0, 1.0) - base
-        m, cov = matrix @ m + base, matrix @ cov @ matrix.T + kick[:, None] * kick[None]
-        last = t
-    return m[0].item(), cov[0, 0].item()
-
-
-@pytest.mark.parametrize("steps", [6, 25])
-@pytest.mark.parametrize("make", [lambda: Ancestral("beta"), lambda: DDIM(0.5), lambda: DDIM(1.0), lambda: DPMSolver2MSDE()], ids=["beta", "ddim-0.5", "ddim-1", "sde"])  # fmt: skip
-@pytest.mark.parametrize("settings", [ScheduleSettings(), ScheduleSettings(kind="sigmoid", zero_terminal_snr=True)], ids=["linear", "sigmoid-zero"])  # fmt: skip
-def test_stochastic_samplers_follow_their_closed_form_recursion(make, settings, steps):
-    """Standard errors: mean sqrt(v / n), variance v sqrt(2 / n); bounds at 5 of them."""
-    schedule = build_schedule(settings)
-    times = time_grid("trailing", schedule, steps)
-    mean, v = recursion(make(), schedule, times, 0.6, 0.5)
-    x = last_state(sample_states(make(), gaussian(schedule, 0.6, 0.5, 160), times, range(400), [160])).x_t
-    assert x.mean().item() == pytest.approx(mean, abs=5 * math.sqrt(v / x.numel()))
-    assert x.var().item() == pytest.approx(v, abs=5 * v * math.sqrt(2 / x.numel()))
-
-
-@pytest.mark.parametrize("make", [lambda: Ancestral(), lambda: DDIM(1.0), lambda: DPMSolver2MSDE()], ids=["ancestral", "ddim-1", "sde"])  # fmt: skip
-def test_the_recursion_approaches_the_data_as_steps_grow(make):
-    schedule = build_schedule(ScheduleSettings())
-    errors = []
-    for steps in (8, 24, 72):
-        mean, v = recursion(make(), schedule, time_grid("log_snr", schedule, steps), 0.6, 0.5)
-        errors.append(abs(mean - 0.6) + abs(v - 0.25))
-    assert errors[2] < min(errors[0] / 2, 0.04), errors
-
-
-@pytest.mark.parametrize("name", ["ancestral", "dpm++2m-sde"])
-def test_stochastic_samplers_approach_the_weights_of_the_data(name):
-    schedule = build_schedule(ScheduleSettings())
-    exact = GaussianMixture(
-        schedule, torch.tensor([[-1.0, 0.5], [0.8, -0.6]]), torch.tensor([0.2, 0.2]), torch.tensor([0.3, 0.7])
-    )
-    n = 2000
-    x = last_state(
-        sample_states(build_sampler(name, Options()), exact, time_grid("trailing", schedule, 120), range(n), [2])
-    ).x_t
-    assert (x[:, 0] < 0).double().mean().item() == pytest.approx(0.3, abs=5 * math.sqrt(0.3 * 0.7 / n))
 
 
 # together with what else there is

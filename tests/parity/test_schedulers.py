@@ -16,6 +16,7 @@ from alphabar.samplers import dpm_3m
 from alphabar.samplers.ancestral import Ancestral
 from alphabar.samplers.base import walk
 from alphabar.samplers.clip import Clipped
+from alphabar.samplers.coordinates import sigma
 from alphabar.samplers.ddim import DDIM
 from alphabar.samplers.deis import DEIS
 from alphabar.samplers.dpm_2m import DPMSolver2M
@@ -62,18 +63,39 @@ class DoubleDenoiser(Denoiser):
         return self.network(x_t, self.network_time(t, x_t), cond), None
 
 
-def ours(sampler, kind="linear", prediction="eps", steps=10, grid="trailing", clip="off", noises=None, last=0.0):
-    denoiser = DoubleDenoiser(Network(), table(kind), DiffusionSettings(prediction=prediction))
-    times = time_grid(grid, denoiser.schedule, steps)
+class RoundedDenoiser(DoubleDenoiser):
+    """The network is told whole steps only, as by the multistep schedulers of diffusers between the steps of the table."""
+
+    def network_time(self, t, x):
+        return super().network_time(t, x).round()
+
+
+def ours(
+    sampler,
+    kind="linear",
+    prediction="eps",
+    steps=10,
+    grid="trailing",
+    clip="off",
+    noises=None,
+    last=0.0,
+    times=None,
+    make=DoubleDenoiser,
+):
+    denoiser = make(Network(), table(kind), DiffusionSettings(prediction=prediction))
+    times = time_grid(grid, denoiser.schedule, steps) if times is None else times
     times[-1] = last
     states = walk(sampler, Clipped(denoiser, clip), START, times, lambda i: lambda stream="sample": noises[i - 1])
     return [state.x_t for state in states][1:], denoiser.schedule
 
 
-def theirs(scheduler, steps, noises=None, scale=1.0):
-    """The states of a diffusers scheduler from `scale` times START, in its own scaling of x."""
+def theirs(scheduler, steps, noises=None, scale=1.0, sigmas=None):
+    """The states of a diffusers scheduler from `scale` times START, in its own scaling of x; `sigmas` replace its own float32 list."""
     scheduler.set_timesteps(steps)
-    if hasattr(scheduler, "sigmas"):
+    if sigmas is not None:
+        torch.testing.assert_close(scheduler.sigmas.double(), sigmas, rtol=2e-5, atol=0)
+        scheduler.sigmas = sigmas
+    elif hasattr(scheduler, "sigmas"):
         scheduler.sigmas = unrounded(scheduler.sigmas, scheduler.alphas_cumprod)
     x, states = START * scale, []
     for i, step in enumerate(scheduler.timesteps):
@@ -269,3 +291,70 @@ def test_deis(prediction, order):
         lower_order_final=False,
     )
     assert_same(ours(DEIS(order), "linear", prediction, 10, last=1 / 1000)[0], theirs(scheduler, 10))
+
+
+MULTISTEP = {
+    "2m": (DPMSolver2M, "DPMSolverMultistepScheduler", {"solver_order": 2, **COMMON}),
+    "unipc": (UniPC, "UniPCMultistepScheduler", {"solver_order": 2, **COMMON, "lower_order_final": True}),
+}
+
+
+@pytest.mark.parametrize("spacing", ["linspace", "leading"])
+@pytest.mark.parametrize("name", MULTISTEP)
+def test_multistep_solvers_on_the_steps_that_diffusers_lays_out(name, spacing):
+    """Its lists for these solvers are not those of DDIM: they have one step more before the first is left out. So ours takes its list."""
+    make, scheduler, settings = MULTISTEP[name]
+    scheduler = build(scheduler, **(settings | {"timestep_spacing": spacing}))
+    other = theirs(scheduler, 10)
+    times = torch.cat([(scheduler.timesteps.double() + 1) / 1000, torch.zeros(1).double()])
+    assert_same(ours(make(), times=times)[0], other)
+
+
+@pytest.mark.parametrize("spacing", ["linspace", "leading"])
+@pytest.mark.parametrize("make", [Euler, Heun])
+def test_euler_and_heun_on_the_steps_that_diffusers_lays_out(make, spacing):
+    name = {Euler: "EulerDiscreteScheduler", Heun: "HeunDiscreteScheduler"}[make]
+    scheduler = build(name, timestep_spacing=spacing)
+    scheduler.set_timesteps(10)
+    steps = (
+        scheduler.timesteps[:1].tolist() + scheduler.timesteps[1::2].tolist()
+        if make is Heun
+        else scheduler.timesteps.tolist()
+    )
+    times = (torch.tensor([*steps, -1]).double() + 1) / 1000
+    mine, schedule = ours(make(), times=times)
+    other = theirs(scheduler, 10, scale=1 / schedule.signal(times[0]))
+    if make is Heun:
+        other = [*other[1:-1:2], other[-1]]
+    assert_same(mine, [y * schedule.signal(t) for y, t in zip(other, times[1:], strict=True)])
+
+
+@pytest.mark.parametrize("grid", ["karras", "log_snr"])
+@pytest.mark.parametrize("kind", ["linear", "scaled_linear"])
+@pytest.mark.parametrize("name", MULTISTEP)
+def test_multistep_solvers_on_grids_between_the_steps(name, kind, grid):
+    """Theirs rounds what the network is told to whole steps and keeps the sigmas of the grid, which are ours."""
+    if name == "unipc" and grid == "log_snr":
+        pytest.skip("on this grid UniPC of diffusers is laid out from other ends")
+    make, scheduler, settings = MULTISTEP[name]
+    option = {"karras": "use_karras_sigmas", "log_snr": "use_lu_lambdas"}[grid]
+    schedule = table(kind)
+    times = time_grid(grid, schedule, 10)
+    other = theirs(build(scheduler, kind, **(settings | {option: True})), 10, sigmas=sigma(schedule, times))
+    assert_same(ours(make(), kind, times=times, make=RoundedDenoiser)[0], other)
+
+
+@pytest.mark.parametrize("make", [Euler, Heun])
+def test_euler_and_heun_on_the_karras_grid(make):
+    """Theirs tells the network the step between those of the table at which log sigma, taken as straight between them, is the grid's."""
+    name = {Euler: "EulerDiscreteScheduler", Heun: "HeunDiscreteScheduler"}[make]
+    schedule = table("linear")
+    times = time_grid("karras", schedule, 10)
+    sigmas = sigma(schedule, times)
+    listed = torch.cat([sigmas[:1], sigmas[1:-1].repeat_interleave(2), sigmas[-1:]]) if make is Heun else sigmas
+    scheduler = build(name, use_karras_sigmas=True)
+    other = theirs(scheduler, 10, scale=1 / schedule.signal(1.0), sigmas=listed)
+    if make is Heun:
+        other = [*other[1:-1:2], other[-1]]
+    mine, _ = ours(make(), times=times, make=DoubleDenoiser)
+    assert_same(mine, [y * schedule.signal(t) for y, t in zip(other, times[1:], strict=True)])

@@ -102,7 +102,7 @@ def edit(
     from ..images import save_animation
     from ..output import ANIMATIONS, Layout, check_output, open_writer
     from ..pipeline import load
-    from .watch import Frames, console, sampling_bar
+    from .watch import Frames, console, counted, sampling_bar
 
     if out.suffix.lower() in ANIMATIONS:
         raise ConfigurationError(
@@ -134,9 +134,11 @@ def edit(
             writer.add(samples)
     if animate:  # of the way between two pictures, there and back; otherwise of the first batch, from noise to result
         save_animation(animation_path(out), [*results, *results[::-1]] if request.kind in WAYS else frames.grids)
+    walked, steps_of_all = plan.steps, samples.record["steps"]
     console.print(
-        f"{len(results)} pictures in {out}" + (f", the way there in {animation_path(out)}" if animate else "")
-        + f": {samples.record['edit']}, {samples.record['sampler']} in {samples.record['steps']} steps", markup=False,
+        f"{counted(len(results), 'picture')} in {out}" + (f", the way there in {animation_path(out)}" if animate else "")
+        + f": {samples.record['edit']}, {samples.record['sampler']} in "
+        + (f"the last {walked} of {steps_of_all} steps" if walked < steps_of_all else f"{steps_of_all} steps"), markup=False,
     )  # fmt: skip
 
 

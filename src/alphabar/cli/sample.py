@@ -130,7 +130,7 @@ def sample(
     from ..pipeline import DEFAULT_COUNT, load
     from ..randomness import derive_seeds
     from .asking import Options, inputs_of, parse_guidance, spread
-    from .watch import console
+    from .watch import console, counted
 
     chosen = parse_seeds(n, seeds) if seeds is not None else None
     if chosen is not None and seed is not None:
@@ -165,7 +165,7 @@ def sample(
         _write(pipeline, out, own_seeds, asked, batch, layout, show_conditions)
     record = pipeline.sampling_record()
     console.print(
-        f"{len(own_seeds)} pictures in {out}: {record['weights']} weights of {record['checkpoint']} (model {record['model']}), "
+        f"{counted(len(own_seeds), 'picture')} in {out}: {record['weights']} weights of {record['checkpoint']} (model {record['model']}), "
         f"{record['sampler']} on {record['grid']}{' (picked by auto)' if pipeline.picked else ''} in {record['steps']} steps", markup=False,
     )  # fmt: skip
 
@@ -262,5 +262,5 @@ def _animate(pipeline: Pipeline, out: Path, seeds: Sequence[int], asked: Asked) 
     with sampling_bar(1, pipeline.steps) as update:
         for state in pipeline.states(seeds, asked):
             update(state)
-            frames.see(state)
+            frames.see(state, lambda x_0: pipeline.finish(x_0, asked))
     save_animation(out, frames.grids)

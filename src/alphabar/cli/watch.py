@@ -125,6 +125,11 @@ def _log(step: int, steps: int, row: dict[str, Any]) -> None:
     )
 
 
+def counted(n: int, thing: str) -> str:
+    """'1 picture', '2 pictures'."""
+    return f"{n} {thing}" + "s" * (n != 1)
+
+
 def duration(seconds: float) -> str:
     """Seconds as a person says it: 45 s, 3 min, 2 h 5 min, 3 days."""
     if seconds < 90:

@@ -159,7 +159,7 @@ class ImageEncoder(Encoder):
                 x = find_edges(x)
         known = torch.ones(1, 1, *self.size)
         if mask is not None:
-            note_size(mask, self.size, notes)
+            note_size(mask, self.size, notes, "mask")
             known = (to_signed(load_input(mask, self.size, 1)[None]) <= 0).float()
         return with_masks(x * known, known)[0].numpy()
 
@@ -321,13 +321,13 @@ def picture_size(given: Any) -> tuple[int, int]:
     return header.height, header.width
 
 
-def note_size(given: Any, size: tuple[int, int], notes: list[str]) -> None:
-    """Note that a user's picture is resized, if it is."""
+def note_size(given: Any, size: tuple[int, int], notes: list[str], kind: str = "picture") -> None:
+    """Note that a user's picture, or an input of another kind, is resized, if it is."""
     own = picture_size(given)
     if own != tuple(size):
         name = "array" if isinstance(given, np.ndarray) else Path(given).name
         cropped = " and cropped" if own[0] * size[1] != own[1] * size[0] else ""
-        notes.append(f"picture {name} is {own[0]}x{own[1]}, resized{cropped} to {size[0]}x{size[1]} as in training")
+        notes.append(f"{kind} {name} is {own[0]}x{own[1]}, resized{cropped} to {size[0]}x{size[1]} as in training")
 
 
 def load_input(given: Any, size: tuple[int, int], channels: int, background: str = "white") -> np.ndarray:
