@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .conditions.base import Cond, Encoders
 from .errors import ConfigurationError
+from .networks.layers import use_fused
 from .parameterization import Prediction, predict
 from .schedule import Schedule, Time
 from .settings import DiffusionSettings
@@ -61,7 +62,7 @@ class Denoiser(nn.Module):
         self.encoders = encoders or Encoders({})
         self.schedule = schedule
         self.settings = settings or DiffusionSettings()
-        self.precision = PRECISIONS[precision]
+        self.precision, self.fused = PRECISIONS[precision], False
         check_combination(self.settings, schedule)
 
     def encode(self, values: Mapping[str, Any], n: int, drop: Mapping[str, Tensor] | None = None) -> Cond:
@@ -88,6 +89,11 @@ class Denoiser(nn.Module):
             return output, None
         mean, variance = output.chunk(2, dim=1)
         return mean, (variance + 1) / 2
+
+    def use_fused(self, fused: bool) -> None:
+        """Compute the network by the fused kernels (`networks/fused.py`), or by torch's own; the same but for rounding."""
+        self.fused = fused
+        use_fused(self.network, fused)
 
     def in_float32(self) -> Denoiser:
         """The same denoiser, sharing its weights, with a network that computes in float32: a sum over all pixels, or a way there and

@@ -38,6 +38,7 @@ class Defect:
 DISTANCES, QUALITY = "evaluation/test_distances.py", "evaluation/test_quality.py"
 CLASSIFIER, INCEPTION = "evaluation/test_classifier.py", "evaluation/test_inception.py"
 EXTRACTORS = "evaluation/test_extractors.py"
+FUSED, SPEED = "networks/test_fused.py", "test_speed.py"
 DEFECTS = [
     # schedules
     Defect(
@@ -1281,4 +1282,47 @@ DEFECTS = [
         "cli/test_evaluate.py",
         "that_are_there",
     ),
+    Defect(
+        "fused norm forgets the offset",
+        "networks/fused.py",
+        "around[:, :, 0, 0] + offset",
+        "around[:, :, 0, 0]",
+        FUSED,
+        "not compiled",
+    ),
+    Defect(
+        "fused norm without the spread of means",
+        "networks/fused.py",
+        "inside + places * apart.square()",
+        "inside",
+        FUSED,
+        "not compiled",
+    ),
+    Defect("slope of SiLU", "networks/fused.py", "(1 + z * (1 - s))", "(1 + z * s)", FUSED, "not compiled"),
+    Defect(
+        "fused norm as if its variance were given",
+        "networks/fused.py",
+        "-rate.square() * d_1",
+        "0 * d_1",
+        FUSED,
+        "not compiled",
+    ),
+    Defect(
+        "attention's scale left out on the way back",
+        "networks/fused.py",
+        "scores * q.shape[-1] ** -0.5",
+        "scores",
+        FUSED,
+        "not compiled",
+    ),
+    Defect(
+        "doubling turned by 180 degrees",
+        "networks/fused.py",
+        "kernel.transpose(0, 1).flip(2, 3)",
+        "kernel.transpose(0, 1)",
+        FUSED,
+        "not compiled",
+    ),
+    Defect("a way that disagrees is taken", "speed.py", "agrees = way == PLAIN or", "agrees = True or", SPEED),
+    Defect("a gain of noise is taken", "speed.py", "seconds[best] < WORTHWHILE * seconds[plain]", "True", SPEED),
 ]

@@ -76,6 +76,10 @@ def train(
             help="Mirror half of the pictures, with maps and pairs. Default: as the preset, never with text.",
         ),
     ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="float32, bfloat16, or auto: what a short measurement finds faster here. Default: auto."),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of weights, data order, times and noise. Default: 0.")
     ] = None,
@@ -116,6 +120,7 @@ def train(
     settings += ["data.strict=true"] if strict else []
     settings += condition_settings(cond, class_from, task, scale, maps, images, flip)
     settings += [f"seed={seed}"] if seed is not None else []
+    settings += [f"train.precision={precision}"] if precision is not None else []
     with reading_bar() as progress:
         session = prepare(
             data, out, preset=preset, steps=steps, minutes=minutes, settings=settings, config=config, resume=resume, init=init,
@@ -169,7 +174,8 @@ def describe_session(session: Session) -> None:
             console.print(line, markup=False)
     plan, train = session.plan, session.config.train
     console.print(
-        f"model   preset {session.config.preset}, {plan.parameters / 1e6:.2f} M parameters; {plan.device}, {plan.precision}, {plan.threads} threads"
+        f"model   preset {session.config.preset}, {plan.parameters / 1e6:.2f} M parameters; {plan.device}, {plan.precision}, {plan.threads} threads",
+        markup=False,
     )
     if session.origin is not None:
         fresh = f"; new: {', '.join(session.fresh)}" if session.fresh else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +15,7 @@ from torch import Tensor
 from ..data.pictures import to_signed
 from ..errors import ConfigurationError
 from ..runs.atomic import write_bytes
+from ..runs.environment import cache_folder
 from .classifier import load_classifier
 from .inception import load_inception
 
@@ -123,9 +123,3 @@ def content_hash(pictures: np.ndarray) -> str:
     for start in range(0, len(pictures), 4096):
         digest.update(np.ascontiguousarray(pictures[start : start + 4096]).data)
     return digest.hexdigest()[:16]
-
-
-def cache_folder() -> Path:
-    """Where what can be made again is kept: $ALPHABAR_CACHE, or alphabar in $XDG_CACHE_HOME or ~/.cache."""
-    own = os.environ.get("ALPHABAR_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alphabar"

@@ -136,7 +136,7 @@ def export_notes(config: Config) -> list[str]:
         )
     if config.conditions and (sample.guidance != 1 or sample.guidance_rescale):
         notes.append("guidance is not carried over: a loop of your own must guide")
-    if config.train.precision != "float32":
+    if config.train.precision == "bfloat16":
         notes.append(
             f"alphabar computes this network in {config.train.precision}, diffusers in float32 with the same weights: the pictures are alike, not equal; "
             "they are equal with `--set train.precision=float32` in training, and after `alphabar import`"

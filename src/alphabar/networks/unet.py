@@ -15,7 +15,16 @@ from torch import Tensor, nn
 
 from ..conditions.base import Cond, Doors
 from ..errors import ConfigurationError
-from .layers import Attention, CrossAttention, Downsample, ResidualBlock, TimeEmbedding, Upsample, sinusoidal_embedding
+from .layers import (
+    Attention,
+    CrossAttention,
+    Downsample,
+    GroupNorm,
+    ResidualBlock,
+    TimeEmbedding,
+    Upsample,
+    sinusoidal_embedding,
+)
 from .settings import UNetSettings
 
 
@@ -155,7 +164,7 @@ class UNet(nn.Module):
         self.up_blocks = nn.ModuleList(
             UpLevel(settings, widths[min(i + 1, len(widths) - 1)], i, emb_dim, doors) for i in reversed(levels)
         )
-        self.conv_norm_out = nn.GroupNorm(settings.groups, widths[0], settings.norm_eps)
+        self.conv_norm_out = GroupNorm(settings.groups, widths[0], settings.norm_eps)
         self.conv_out = nn.Conv2d(widths[0], out_channels, 3, padding=1)
 
     def forward(self, x: Tensor, time: Tensor, cond: Cond) -> Tensor:
@@ -176,7 +185,7 @@ class UNet(nn.Module):
         x = self.mid_block(skips[-1], context)
         for up in self.up_blocks:
             x = up(x, context, skips)
-        return cast(Tensor, self.conv_out(F.silu(self.conv_norm_out(x))))
+        return cast(Tensor, self.conv_out(self.conv_norm_out(x, silu=True)))
 
     def _concat_door(self, x: Tensor, cond: Cond) -> Tensor:
         if cond.concat is None:

@@ -71,6 +71,8 @@ class Trainer:
         self.denoiser = (denoiser or build_denoiser(config, data.shape)).to(self.device)
         if config.train.channels_last and len(data.shape) == 3:
             self.denoiser = self.denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if config.train.kernels == "fused":
+            self.denoiser.use_fused(True)
         self.ema = EMA(self.denoiser, config.train.ema_decay)
         self.optimizer = build_optimizer(self.denoiser, config.train)
         self.times = build_time_sampler(config.loss.times, self.denoiser.schedule)

@@ -14,11 +14,12 @@ import torch
 from ..config import Config, Overrides, merge, resolve
 from ..data.load import Progress
 from ..errors import CheckpointError, ConfigurationError, DataError, NonFiniteError, StorageError, unknown
-from ..model import count_parameters
+from ..model import build_denoiser, count_parameters, pick_device
 from ..runs.atomic import write_json
 from ..runs.checkpoint import Checkpoint, find_checkpoint, open_checkpoint, save_checkpoint
 from ..runs.environment import describe_environment, package_version
 from ..runs.folder import RunFolder, check_free, check_not_training, training_lock
+from ..speed import Way, choose, fused_works, ways
 from .data import OWN_DATA, RunData
 from .loop import StepReport, Trainer, TrainingData
 from .origin import inherited, take_weights
@@ -26,6 +27,8 @@ from .recorder import Recorder, save_data_preview, save_preview, save_preview_co
 from .resume import changed_config, check_conditions, resumed_conditions, resumed_data
 
 MEASURE_SECONDS, MEASURE_STEPS = 3.0, 20
+LONG_TRAINING = 300.0  # seconds from which on compiling is worth its time
+ESTIMATED_SECONDS = 0.05  # of a picture, where one way was given and nothing measured
 LONG_STEP = 10.0  # seconds; of such steps one is enough
 ESTIMATE_SECONDS = 0.5  # enough where the speed only serves to estimate the time
 TIME_FOR_TRAINING = 0.92  # the rest of the minutes goes to previews, validation, checkpoints
@@ -81,7 +84,7 @@ class Session:
         train, done = self.config.train, self.trainer.steps_done
         left = max(0, (train.steps or 0) - done)
         return Plan(
-            str(self.trainer.device), train.precision, torch.get_num_threads(), count_parameters(self.trainer.denoiser), done, train.steps or 0,
+            str(self.trainer.device), str(Way(train.precision, train.kernels)), torch.get_num_threads(), count_parameters(self.trainer.denoiser), done, train.steps or 0,
             (train.steps or 0) * train.batch_size / len(self.data), left * self.seconds_per_step / TIME_FOR_TRAINING,
         )  # fmt: skip
 
@@ -230,12 +233,35 @@ def settle(config: Config, data: TrainingData) -> tuple[Config, float]:
     """Fill in what only the machine can tell: threads, and the number of steps that fit into the minutes. Returns the speed too."""
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
-    config = with_train(config, threads=torch.get_num_threads())
+    config = with_speed(with_train(config, threads=torch.get_num_threads()), data)
     seconds = measure_step(config, data, ESTIMATE_SECONDS if config.train.steps else MEASURE_SECONDS)
     steps = config.train.steps or max(1, int(config.train.minutes * 60 * TIME_FOR_TRAINING / seconds))
     return with_train(
         config, steps=steps, preview_every=config.train.preview_every or max(1, steps // PREVIEWS)
     ), seconds
+
+
+def with_speed(config: Config, data: TrainingData) -> Config:
+    """The configuration with precision and kernels settled: as given, or the fastest here that agree with plain float32.
+
+    Fused kernels take a while to compile, so "auto" looks at them only where the training is long.
+    """
+    train = config.train
+    if "auto" not in (train.precision, train.kernels):
+        return config
+    if len(data.shape) != 3 or len(data) == 0:
+        plain = {"precision": "float32", "kernels": "native"}
+        return with_train(config, **{key: value for key, value in plain.items() if getattr(train, key) == "auto"})
+    denoiser = build_denoiser(config, data.shape).to(pick_device(train.device))
+    if train.channels_last:
+        denoiser = denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    denoiser.train()
+    choice = choose(denoiser, data.shape, ways(train.precision, train.kernels, fused_allowed=False))
+    a_picture = choice.seconds.get(choice.way, ESTIMATED_SECONDS)
+    seconds = train.steps * train.batch_size * a_picture if train.steps else train.minutes * 60
+    if train.kernels == "auto" and seconds >= LONG_TRAINING and pick_device(train.device).type == "cpu":
+        choice = choose(denoiser, data.shape, ways(choice.way.precision, train.kernels, fused_allowed=True))
+    return with_train(config, precision=choice.way.precision, kernels=choice.way.kernels)
 
 
 def with_train(config: Config, **changes: Any) -> Config:
@@ -293,6 +319,8 @@ def _resume(
             f"the data has shape {tuple(source.train.shape)}, the run {start.shape}; give data of the same shape"
         )
     check_conditions(source, start.config)
+    if config.train.kernels == "fused" and not fused_works():
+        config = with_train(config, kernels="native")  # the same but for rounding
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     seconds = measure_step(config, source.train, ESTIMATE_SECONDS if minutes is None else MEASURE_SECONDS)

@@ -52,8 +52,13 @@ class TrainSettings(Settings):
     device: str = Field(
         "auto", description="cpu, cuda, cuda:1, mps, or auto: the best there is (alphabar is tested on the CPU)"
     )
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of the network; all else is float32. bfloat16 is slow on many CPUs"
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="of the network's products; all else is float32. auto: what a short measurement finds faster here",
+    )
+    kernels: Literal["auto", "native", "fused"] = Field(
+        "auto",
+        description="native: those of torch; fused: compiled at the first step (needs a C++ compiler), less time and memory. auto: as measured, for trainings of 5 minutes and more",
     )
     channels_last: bool = Field(
         True, description="memory format of convolutions; true is faster on most CPUs and on GPUs"

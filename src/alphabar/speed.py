@@ -1,0 +1,193 @@
+"""Which arithmetic computes a network fastest here: measured in a few seconds on the network itself, and kept for the next time.
+
+A way counts only if it gives what plain float32 gives, outputs and gradients, within the rounding of its numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .denoiser import PRECISIONS, Denoiser
+from .errors import AlphabarError
+from .networks.fused import fused_group_norm
+from .runs.atomic import write_json
+from .runs.environment import cache_folder, processor
+
+ROUNDS = 3
+BATCH, PIXELS = 16, 16 * 64 * 64  # pictures of a measurement, fewer of large ones
+WORTHWHILE = 0.95  # of plain float32's time: a way must save this much to be taken
+OUTPUT_ERROR, GRADIENT_ERROR = 0.05, 0.1  # relative root mean square; bfloat16 has about 0.01
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a network is computed: the precision of its products, and whether by torch's own kernels or the fused ones."""
+
+    precision: str = "float32"
+    kernels: str = "native"
+
+    def __str__(self) -> str:
+        return self.precision + (", fused kernels" if self.kernels == "fused" else "")
+
+
+PLAIN = Way()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The way that was taken, and the seconds of each that was measured: a forward and backward pass of one picture."""
+
+    way: Way
+    seconds: Mapping[Way, float]
+
+    @property
+    def gain(self) -> float:
+        """How many times as fast as plain float32."""
+        return self.seconds[PLAIN] / self.seconds[self.way] if self.way in self.seconds else 1.0
+
+
+def ways(precision: str, kernels: str, fused_allowed: bool) -> list[Way]:
+    """All ways that the settings leave open; "auto" leaves both."""
+    precisions = ["float32", "bfloat16"] if precision == "auto" else [precision]
+    found = (["native", "fused"] if fused_allowed else ["native"]) if kernels == "auto" else [kernels]
+    return [Way(p, k) for k in found for p in precisions]
+
+
+def choose(denoiser: Denoiser, shape: Sequence[int], candidates: Sequence[Way]) -> Choice:
+    """The fastest of the candidates that agrees with plain float32. What was measured before on this machine is not measured again."""
+    if len(candidates) == 1:
+        return Choice(candidates[0], {})
+    path = cache_folder() / "speed.json"
+    known, key = read_measured(path), fingerprint(denoiser, shape)
+    kept = {name: math.inf if value is None else value for name, value in known.get(key, {}).items()}
+    seconds = {way: kept[str(way)] for way in (PLAIN, *candidates) if str(way) in kept}
+    missing = [way for way in dict.fromkeys([PLAIN, *candidates]) if way not in seconds]
+    if missing:
+        seconds |= measure(denoiser, shape, dict.fromkeys([PLAIN, *missing]))
+        known[key] = {str(way): value if math.isfinite(value) else None for way, value in seconds.items()}
+        keep_measured(path, known)
+    best = min(candidates, key=lambda way: seconds[way])
+    plain = next((way for way in candidates if way == PLAIN), candidates[0])
+    return Choice(best if seconds[best] < WORTHWHILE * seconds[plain] else plain, seconds)
+
+
+def measure(denoiser: Denoiser, shape: Sequence[int], candidates: Iterable[Way]) -> dict[Way, float]:
+    """Seconds a picture of a forward and backward pass, the least of a few rounds in turns; infinite for what fails or disagrees."""
+    before = denoiser.precision, denoiser.fused
+    g = torch.Generator().manual_seed(0)
+    device = next(denoiser.parameters()).device
+    n = max(1, min(BATCH, PIXELS // math.prod(shape[1:])))
+    inputs = [torch.randn(n, *shape, generator=g).to(device) for _ in range(2)]
+    if len(shape) == 3:
+        inputs = [x.contiguous(memory_format=torch.channels_last) for x in inputs]
+    reference, seconds = Result.of(denoiser, PLAIN, *inputs), dict[Way, float]()
+    for way in candidates:
+        try:
+            agrees = way == PLAIN or Result.of(denoiser, way, *inputs).agrees(reference)
+        except (
+            RuntimeError,
+            OSError,
+            ImportError,
+        ):  # no such numbers on this device, or no compiler for the fused kernels
+            agrees = False
+        seconds[way] = math.inf
+        if agrees:
+            seconds[way] = min(Result.of(denoiser, way, *inputs).seconds for _ in range(ROUNDS)) / n
+    denoiser.precision = before[0]
+    denoiser.use_fused(before[1])
+    denoiser.zero_grad(set_to_none=True)
+    return seconds
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a forward and backward pass gave, and in how many seconds."""
+
+    output: Tensor
+    gradient: Tensor
+    seconds: float
+
+    @classmethod
+    def of(cls, denoiser: Denoiser, way: Way, x_t: Tensor, target: Tensor) -> Result:
+        """One pass this way over random pictures, at times from 0 to 1."""
+        denoiser.precision = PRECISIONS[way.precision]
+        denoiser.use_fused(way.kernels == "fused")
+        denoiser.zero_grad(set_to_none=True)
+        t = torch.linspace(0.05, 1, len(x_t), dtype=torch.float64)
+        synchronize(x_t.device)
+        began = time.perf_counter()
+        with torch.enable_grad():
+            output, _ = denoiser.output(x_t, t, denoiser.encode({}, len(x_t)))
+            (output - target).square().mean().backward()
+        synchronize(x_t.device)
+        seconds = time.perf_counter() - began
+        gradients = [p.grad.flatten().float() for p in denoiser.network.parameters() if p.grad is not None]
+        return cls(output.detach(), torch.cat(gradients), seconds)
+
+    def agrees(self, other: Result) -> bool:
+        """Whether outputs and gradients are those of the other but for rounding."""
+        pairs = ((self.output, other.output, OUTPUT_ERROR), (self.gradient, other.gradient, GRADIENT_ERROR))
+        return all(float((a - b).norm()) <= limit * float(b.norm()) for a, b, limit in pairs)
+
+
+@cache
+def fused_works(device: str = "cpu") -> bool:
+    """Whether the fused kernels can be compiled here."""
+    try:
+        ones = torch.ones(4, device=device)
+        fused_group_norm(torch.ones(2, 4, 2, 2, device=device), ones, ones, 2, 1e-5)
+    except Exception:  # of many kinds: no compiler, one that fails, a device that the compiler does not know
+        return False
+    return True
+
+
+def fingerprint(denoiser: Denoiser, shape: Sequence[int]) -> str:
+    """What the measurement depends on: processor, torch, threads, device, and every part of the network."""
+    parts = [(type(m).__name__, [tuple(p.shape) for p in m.parameters(recurse=False)]) for m in denoiser.modules()]
+    device = next(denoiser.parameters()).device
+    found: list[Any] = [processor(), torch.__version__, torch.get_num_threads(), str(device), tuple(shape), parts]
+    return hashlib.sha256(repr(found).encode()).hexdigest()[:16]
+
+
+def read_measured(path: Path) -> dict[str, dict[str, float | None]]:
+    """What is kept; {} if there is nothing or it is damaged, as it can be measured again."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and all(isinstance(v, dict) for v in found.values()) else {}
+
+
+def keep_measured(path: Path, known: Mapping[str, Mapping[str, float | None]]) -> None:
+    """Write it down, if it can be written: a cache that cannot be kept is no reason to stop."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {key: dict(value) for key, value in known.items()})
+    except (OSError, AlphabarError):
+        return
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was asked."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def frozen(network: nn.Module, precision: torch.dtype) -> None:
+    """Keep the weights of products in the precision in which they are used, instead of rounding them at every call. Not for training."""
+    for part in network.modules():
+        if isinstance(part, nn.Conv2d | nn.Linear):
+            part.to(precision)

@@ -1,0 +1,148 @@
+"""The fast forms give what the plain formulas give, outputs and gradients, in the rounding of their precision."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from alphabar.conditions.base import Cond, Doors
+from alphabar.networks import fused
+from alphabar.networks.layers import GroupNorm, Upsample, use_fused
+from alphabar.networks.settings import UNetSettings
+from alphabar.networks.unet import UNet
+
+PRECISION = {torch.float32: 2e-6, torch.bfloat16: 8e-3}
+
+
+@pytest.fixture(params=["as written", "compiled"])
+def kernels(request, monkeypatch):
+    """The parts as they are written, and compiled; the second takes a while."""
+    if request.param == "as written":
+        monkeypatch.setattr(fused, "compiled", lambda part: part)
+    return request.param
+
+
+def relative(a, b):
+    a, b = a.detach().double(), b.detach().double()
+    return float((a - b).abs().max() / b.abs().max())
+
+
+def leaf(*shape, mean=0.0, dtype=torch.float32, seed=0):
+    x = torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) + mean
+    x = x.to(dtype)
+    return (x.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else x).requires_grad_()
+
+
+@pytest.mark.parametrize("dtype", PRECISION)
+@pytest.mark.parametrize("silu", [True, False])
+def test_fused_group_norm_is_group_norm_with_its_gradients(kernels, dtype, silu):
+    """Against torch's own in float64; gain, bias and offset by picture and channel."""
+    x = leaf(5, 24, 7, 6, mean=3.0, dtype=dtype)
+    gain, bias, offset = (leaf(5, 24, seed=i) for i in (1, 2, 3))
+    y = fused.fused_group_norm(x, gain, bias, 8, 1e-5, offset, silu)
+    assert y.dtype == dtype
+    shifted = x.double() + offset.double()[:, :, None, None]
+    plain = F.group_norm(shifted, 8, eps=1e-5) * gain[:, :, None, None] + bias[:, :, None, None]
+    plain = F.silu(plain) if silu else plain
+    g = torch.randn(y.shape, generator=torch.Generator().manual_seed(9)).to(dtype)
+    inputs = (x, gain, bias, offset)
+    found, expected = torch.autograd.grad(y, inputs, g), torch.autograd.grad(plain, inputs, g.double())
+    assert relative(y, plain) < PRECISION[dtype]
+    for name, a, b in zip(("x", "gain", "bias", "offset"), found, expected, strict=True):
+        assert relative(a, b) < PRECISION[dtype], name
+
+
+def test_a_mean_far_from_zero_costs_no_digits(monkeypatch):
+    monkeypatch.setattr(fused, "compiled", lambda part: part)
+    x = leaf(2, 8, 16, 16, mean=1000.0).detach()
+    ones, zeros = torch.ones(8), torch.zeros(8)
+    plain = F.group_norm(x.double(), 2, eps=1e-5)
+    assert relative(fused.fused_group_norm(x, ones, zeros, 2, 1e-5, silu=False), plain) < 3e-4  # of x itself 6e-5
+
+
+@pytest.mark.parametrize("way", ["plain", "offset", "scale and shift"])
+@pytest.mark.parametrize("silu", [True, False])
+def test_the_module_is_the_same_either_way(monkeypatch, way, silu):
+    monkeypatch.setattr(fused, "compiled", lambda part: part)
+    norm = GroupNorm(4, 16)
+    with torch.no_grad():
+        norm.weight.copy_(torch.randn(16, generator=torch.Generator().manual_seed(1)))
+        norm.bias.copy_(torch.randn(16, generator=torch.Generator().manual_seed(2)))
+    x, a, b = leaf(3, 16, 5, 5), leaf(3, 16, seed=4), leaf(3, 16, seed=5)
+    given = {"plain": {}, "offset": {"offset": a}, "scale and shift": {"scale": a, "shift": b}}[way]
+    results = []
+    for on in (False, True):
+        use_fused(norm, on)
+        y = norm(x, silu=silu, **given)
+        results.append((y, *torch.autograd.grad(y.square().sum(), [x, norm.weight, norm.bias, *given.values()])))
+    for plain, fast in zip(*results, strict=True):
+        assert relative(fast, plain) < 5e-6
+
+
+@pytest.mark.parametrize("dtype", PRECISION)
+@pytest.mark.parametrize(("n", "heads", "length", "d"), [(5, 2, 9, 4), (1, 1, 1, 8), (3, 1, 40, 16)])
+def test_attention_by_products_is_attention(dtype, n, heads, length, d, monkeypatch):
+    monkeypatch.setattr(
+        fused, "CHUNK_BYTES", 2 * heads * length**2 * 4
+    )  # so that there are several chunks, one not full
+    q, k, v = (leaf(n, length, heads, d, dtype=dtype, seed=i).transpose(1, 2) for i in range(3))
+    q, k, v = (t.detach().requires_grad_() for t in (q, k, v))
+    y = fused.MatrixAttention.apply(q, k, v)
+    plain = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
+    g = torch.randn(y.shape, generator=torch.Generator().manual_seed(9)).to(dtype)
+    found, expected = torch.autograd.grad(y, (q, k, v), g), torch.autograd.grad(plain, (q, k, v), g.double())
+    for a, b in zip((y, *found), (plain, *expected), strict=True):
+        if float(b.detach().abs().max()) < 1e-12:  # of one place alone the gradient of q and k is 0
+            assert a.detach().abs().max() < 1e-6
+        else:
+            assert relative(a, b) < 4 * PRECISION[dtype]
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5), (8, 8)])
+def test_a_doubled_convolution_is_doubling_and_convolution(height, width):
+    x, weight, bias = leaf(2, 6, height, width), leaf(4, 6, 3, 3, seed=1), leaf(4, seed=2)
+    fast = fused.doubled_convolution(x, weight, bias)
+    plain = F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), weight, bias, padding=1)
+    torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-5)
+    g = torch.randn_like(plain)
+    for a, b in zip(*(torch.autograd.grad(y, (x, weight, bias), g) for y in (fast, plain)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-4)
+
+
+def test_upsampling_to_an_odd_size_goes_the_plain_way():
+    layer, x = Upsample(4), leaf(1, 4, 3, 3)
+    plain = layer.conv(F.interpolate(x, size=(5, 6), mode="nearest"))
+    torch.testing.assert_close(layer(x, torch.Size((5, 6))), plain)
+
+
+@pytest.mark.parametrize("time_mode", ["add", "scale_shift"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_whole_network_agrees(monkeypatch, time_mode, precision):
+    """With modulation and tokens too; bfloat16 as near to float32 as the plain way is."""
+    monkeypatch.setattr(fused, "compiled", lambda part: part)
+    settings = UNetSettings(channels=[8, 16], attention=[False, True], groups=4, head_channels=8, time_mode=time_mode, token_dim=8)  # fmt: skip
+    torch.manual_seed(0)
+    net = UNet(settings, 3, 3, Doors(tokens=True, modulation=5)).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    cond = Cond(
+        vector=leaf(4, net.vector_dim).detach(), tokens=leaf(4, 6, 8).detach(), modulation=leaf(4, 5, 8, 8).detach()
+    )
+    x, time = leaf(4, 3, 8, 8), torch.tensor([1.0, 200.0, 500.0, 900.0])
+
+    def run(on, low):
+        other = copy.deepcopy(net)
+        use_fused(other, on)
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            y = other(x, time, cond)
+        y.float().square().mean().backward()
+        return y.detach().float(), torch.cat([p.grad.flatten() for p in other.parameters() if p.grad is not None])
+
+    exact, fast = run(False, False), run(True, precision == "bfloat16")
+    limits = (1e-5, 1e-5) if precision == "float32" else (0.03, 0.05)
+    for a, b, limit in zip(fast, exact, limits, strict=True):
+        assert float((a - b).norm() / b.norm()) < limit

@@ -1,0 +1,165 @@
+"""The choice of precision and kernels: the fastest that agrees, never slower than plain float32, kept for the next time."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+from alphabar import speed
+from alphabar.config import finish
+from alphabar.model import build_denoiser
+from alphabar.speed import PLAIN, Choice, Result, Way, choose, measure, ways
+from alphabar.training import session as sessions
+
+SHAPE = (1, 8, 8)
+LOW, FUSED, BOTH = Way("bfloat16"), Way("float32", "fused"), Way("bfloat16", "fused")
+
+
+@pytest.fixture
+def denoiser():
+    return build_denoiser(finish({"preset": "tiny"}, SHAPE[1:]), SHAPE)
+
+
+@pytest.fixture
+def measured(monkeypatch, tmp_path):
+    """Let a measurement find these seconds; returns the list of what was measured."""
+    monkeypatch.setenv("ALPHABAR_CACHE", str(tmp_path / "cache"))
+    asked: list[list[Way]] = []
+
+    def find(seconds: dict[Way, float]) -> list[list[Way]]:
+        def stand_in(denoiser, shape, candidates):
+            asked.append(list(candidates))
+            return {way: seconds[way] for way in candidates}
+
+        monkeypatch.setattr(speed, "measure", stand_in)
+        return asked
+
+    return find
+
+
+def test_the_settings_leave_these_ways_open():
+    assert ways("auto", "auto", True) == [PLAIN, LOW, FUSED, BOTH]
+    assert ways("auto", "auto", False) == [PLAIN, LOW]
+    assert ways("bfloat16", "auto", True) == [LOW, BOTH]
+    assert ways("float32", "fused", False) == [FUSED]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ({PLAIN: 1.0, LOW: 0.5, FUSED: 0.8, BOTH: 0.4}, BOTH),
+        ({PLAIN: 1.0, LOW: 2.0, FUSED: 1.1, BOTH: 3.0}, PLAIN),
+        ({PLAIN: 1.0, LOW: 0.97, FUSED: 0.99, BOTH: 0.98}, PLAIN),  # not worth it
+        ({PLAIN: 1.0, LOW: math.inf, FUSED: 0.6, BOTH: math.inf}, FUSED),
+    ],
+)
+def test_the_fastest_that_is_worth_it_is_taken(denoiser, measured, seconds, expected):
+    measured(seconds)
+    choice = choose(denoiser, SHAPE, list(seconds))
+    assert choice.way == expected
+    assert choice.gain == seconds[PLAIN] / seconds[expected]
+
+
+def test_what_was_measured_is_kept_and_only_the_rest_is_measured(denoiser, measured):
+    asked = measured({PLAIN: 1.0, LOW: 0.5, BOTH: math.inf})
+    assert choose(denoiser, SHAPE, [PLAIN, LOW]).way == LOW
+    assert choose(denoiser, SHAPE, [PLAIN, LOW]).way == LOW
+    assert asked == [[PLAIN, LOW]]
+    assert choose(denoiser, SHAPE, [LOW, BOTH]).way == LOW
+    assert asked[1:] == [[PLAIN, BOTH]]
+    assert choose(denoiser, SHAPE, [LOW, BOTH]).way == LOW  # that it failed is known too
+    assert len(asked) == 2
+    choose(denoiser, (1, 16, 16), [PLAIN, LOW])
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 1}'])
+def test_a_damaged_record_is_measured_anew(denoiser, measured, tmp_path, content):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "speed.json").write_text(content)
+    asked = measured({PLAIN: 1.0, LOW: 0.5})
+    assert choose(denoiser, SHAPE, [PLAIN, LOW]).way == LOW
+    assert len(asked) == 1
+    assert json.loads((tmp_path / "cache" / "speed.json").read_text())
+
+
+def test_a_folder_that_cannot_be_written_is_no_reason_to_stop(denoiser, measured, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ALPHABAR_CACHE", str(tmp_path / "file"))
+    measured({PLAIN: 1.0, LOW: 0.5})
+    assert choose(denoiser, SHAPE, [PLAIN, LOW]).way == LOW
+
+
+def test_one_way_needs_no_measurement(denoiser, measured):
+    assert measured({}) == []
+    assert choose(denoiser, SHAPE, [BOTH]) == Choice(BOTH, {})
+
+
+def test_a_measurement_leaves_the_denoiser_as_it_was(denoiser):
+    denoiser.requires_grad_(True)
+    denoiser.precision = torch.bfloat16
+    found = measure(denoiser, SHAPE, [PLAIN, LOW])
+    assert set(found) == {PLAIN, LOW}
+    assert all(0 < seconds < math.inf for seconds in found.values())
+    assert denoiser.precision == torch.bfloat16
+    assert not denoiser.fused
+    assert all(p.grad is None for p in denoiser.parameters())
+
+
+def test_a_way_that_fails_or_disagrees_is_out(denoiser, monkeypatch):
+    original = Result.of
+
+    def broken(denoiser, way, x, target):
+        if way == BOTH:
+            raise RuntimeError("no compiler")
+        found = original(denoiser, PLAIN, x, target)
+        return Result(found.output, found.gradient * (1.2 if way == LOW else 1.0), 0.1)
+
+    monkeypatch.setattr(Result, "of", broken)
+    assert measure(denoiser, SHAPE, [PLAIN, LOW, FUSED, BOTH]) == {
+        PLAIN: 0.1 / 16, LOW: math.inf, FUSED: 0.1 / 16, BOTH: math.inf,
+    }  # fmt: skip
+
+
+def test_bfloat16_agrees_with_float32_and_noise_does_not(denoiser):
+    x, target = (torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
+    plain, low = (Result.of(denoiser, way, x, target) for way in (PLAIN, LOW))
+    assert low.agrees(plain)
+    assert not torch.equal(low.output, plain.output)
+    assert not Result(plain.output * 1.1, plain.gradient, 0).agrees(plain)
+    assert not Result(plain.output, plain.gradient + 0.2 * plain.gradient.std(), 0).agrees(plain)
+
+
+def test_training_settles_on_the_choice(measured, tmp_path, monkeypatch):
+    import numpy as np
+
+    from alphabar.data.pictures import PictureSet
+
+    monkeypatch.setattr(sessions, "choose", choose)
+    asked = measured({PLAIN: 1.0, LOW: 0.5, BOTH: 0.2})
+    data = PictureSet(np.zeros((8, 8, 8, 1), np.uint8))
+
+    def settled(**train):
+        config = finish({"preset": "tiny", "train": {"batch_size": 2, **train}}, [8, 8])
+        found = sessions.with_speed(config, data).train
+        return found.precision, found.kernels
+
+    assert settled(steps=2) == ("bfloat16", "native")  # too short to compile anything
+    assert settled(steps=10_000) == ("bfloat16", "fused")
+    assert settled(steps=10_000, kernels="native") == ("bfloat16", "native")
+    assert settled(steps=10_000, precision="float32", kernels="native") == ("float32", "native")
+    assert asked
+
+
+def test_points_stay_in_plain_float32():
+    class Points:
+        shape = (2,)
+
+        def __len__(self):
+            return 4
+
+    train = sessions.with_speed(finish({"preset": "tiny"}, [1]), Points()).train
+    assert (train.precision, train.kernels) == ("float32", "native")
