@@ -10,8 +10,10 @@ import torch
 
 from alphabar import speed
 from alphabar.config import finish
+from alphabar.errors import ConfigurationError
 from alphabar.model import build_denoiser
-from alphabar.speed import PLAIN, Choice, Result, Way, choose, measure, ways
+from alphabar.pipeline import Pipeline
+from alphabar.speed import PLAIN, Choice, Result, Way, choose, measure, settle_sampling, ways
 from alphabar.training import session as sessions
 
 SHAPE = (1, 8, 8)
@@ -163,3 +165,37 @@ def test_points_stay_in_plain_float32():
 
     train = sessions.with_speed(finish({"preset": "tiny"}, [1]), Points()).train
     assert (train.precision, train.kernels) == ("float32", "native")
+
+
+def test_sampling_keeps_the_precision_of_the_training_unless_told(denoiser, measured):
+    asked = measured({PLAIN: 1.0, LOW: 0.5, BOTH: 0.2})
+    assert settle_sampling(denoiser, SHAPE, 10, None) is None
+    assert denoiser.precision == torch.float32
+    assert asked == []
+    choice = settle_sampling(denoiser, SHAPE, 10, "auto")
+    assert choice is not None
+    assert (choice.way, choice.gain) == (LOW, 2.0)
+    assert denoiser.precision == torch.bfloat16
+    settle_sampling(denoiser, SHAPE, 10, "float32")
+    assert denoiser.precision == torch.float32
+    with pytest.raises(ConfigurationError, match="did you mean 'bfloat16'"):
+        settle_sampling(denoiser, SHAPE, 10, "bfloat61")
+
+
+@pytest.mark.parametrize(("seconds", "fused"), [(1.0, True), (1e-6, False)])
+def test_kernels_are_compiled_only_for_long_sampling(denoiser, measured, seconds, fused):
+    measured({PLAIN: seconds, FUSED: seconds / 2})
+    settle_sampling(denoiser, SHAPE, 100, "float32")
+    assert not denoiser.fused
+    settle_sampling(denoiser, SHAPE, 20_000, "float32")
+    assert denoiser.fused == fused
+
+
+def test_frozen_weights_give_the_same_pictures(denoiser):
+    denoiser.requires_grad_(False).precision = torch.bfloat16
+    plain = Pipeline(denoiser, SHAPE).with_settings(steps=3).sample(2, seed=1).pictures
+    frozen = Pipeline(denoiser, SHAPE).with_settings(steps=3)
+    frozen.freeze()
+    assert next(denoiser.network.parameters()).dtype == torch.bfloat16
+    pictures = frozen.sample(2, seed=1).pictures  # the kernel of an upsampling is summed after rounding and not before
+    assert abs(pictures.astype(int) - plain.astype(int)).max() <= 3

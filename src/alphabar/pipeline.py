@@ -86,6 +86,12 @@ class Pipeline:
         """Where the weights are."""
         return next(self.denoiser.parameters()).device
 
+    def freeze(self) -> None:
+        """Round the weights of products once to the precision in which they are used, not at every call. Only for sampling."""
+        for part in self.denoiser.network.modules():
+            if isinstance(part, torch.nn.Conv2d | torch.nn.Linear) and self.denoiser.precision != torch.float32:
+                part.to(self.denoiser.precision)
+
     @property
     def conditions(self) -> list[str]:
         """The names of the conditions that it was trained with, in the order in which guidance nests."""

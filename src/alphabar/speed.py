@@ -16,16 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .denoiser import PRECISIONS, Denoiser
-from .errors import AlphabarError
+from .errors import AlphabarError, unknown
 from .networks.fused import fused_group_norm
 from .runs.atomic import write_json
 from .runs.environment import cache_folder, processor
 
 ROUNDS = 3
 BATCH, PIXELS = 16, 16 * 64 * 64  # pictures of a measurement, fewer of large ones
+LONG, MANY_EVALUATIONS = (
+    300.0,
+    10_000,
+)  # seconds of work, and estimates of a picture, from which on compiling is worth its time
 WORTHWHILE = 0.95  # of plain float32's time: a way must save this much to be taken
 OUTPUT_ERROR, GRADIENT_ERROR = 0.05, 0.1  # relative root mean square; bfloat16 has about 0.01
 
@@ -120,25 +124,46 @@ class Result:
 
     @classmethod
     def of(cls, denoiser: Denoiser, way: Way, x_t: Tensor, target: Tensor) -> Result:
-        """One pass this way over random pictures, at times from 0 to 1."""
+        """One pass this way over random pictures, at times from 0 to 1; forward only if nothing is trained."""
         denoiser.precision = PRECISIONS[way.precision]
         denoiser.use_fused(way.kernels == "fused")
         denoiser.zero_grad(set_to_none=True)
         t = torch.linspace(0.05, 1, len(x_t), dtype=torch.float64)
         synchronize(x_t.device)
         began = time.perf_counter()
-        with torch.enable_grad():
+        trained = any(p.requires_grad for p in denoiser.parameters())
+        with torch.set_grad_enabled(trained):
             output, _ = denoiser.output(x_t, t, denoiser.encode({}, len(x_t)))
-            (output - target).square().mean().backward()
+            if trained:
+                (output - target).square().mean().backward()
         synchronize(x_t.device)
         seconds = time.perf_counter() - began
         gradients = [p.grad.flatten().float() for p in denoiser.network.parameters() if p.grad is not None]
-        return cls(output.detach(), torch.cat(gradients), seconds)
+        return cls(output.detach(), torch.cat([torch.zeros(0), *gradients]), seconds)
 
     def agrees(self, other: Result) -> bool:
         """Whether outputs and gradients are those of the other but for rounding."""
         pairs = ((self.output, other.output, OUTPUT_ERROR), (self.gradient, other.gradient, GRADIENT_ERROR))
         return all(float((a - b).norm()) <= limit * float(b.norm()) for a, b, limit in pairs)
+
+
+def settle_sampling(denoiser: Denoiser, shape: Sequence[int], evaluations: int, precision: str | None) -> Choice | None:
+    """Set precision and kernels for so many estimates of a picture; None if nothing had to be measured.
+
+    precision: None keeps that of the training, so that the same pictures come out everywhere; "auto" measures. Fused kernels are looked
+    at where compiling them is worth its time. Raises ConfigurationError for an unknown precision.
+    """
+    kept = next(name for name, kind in PRECISIONS.items() if kind == denoiser.precision)
+    if precision not in (None, "auto", *PRECISIONS):
+        raise unknown("precision", str(precision), ["auto", *PRECISIONS])
+    choice = choose(denoiser, shape, ways(precision or kept, "native", False))
+    denoiser.precision = PRECISIONS[choice.way.precision]
+    if evaluations >= MANY_EVALUATIONS and len(shape) == 3 and next(denoiser.parameters()).device.type == "cpu":
+        fused = choose(denoiser, shape, ways(choice.way.precision, "auto", fused_allowed=True))
+        if evaluations * fused.seconds[choice.way] >= LONG:
+            denoiser.use_fused(fused.way.kernels == "fused")
+            return fused
+    return choice if choice.seconds else None
 
 
 @cache
@@ -156,7 +181,16 @@ def fingerprint(denoiser: Denoiser, shape: Sequence[int]) -> str:
     """What the measurement depends on: processor, torch, threads, device, and every part of the network."""
     parts = [(type(m).__name__, [tuple(p.shape) for p in m.parameters(recurse=False)]) for m in denoiser.modules()]
     device = next(denoiser.parameters()).device
-    found: list[Any] = [processor(), torch.__version__, torch.get_num_threads(), str(device), tuple(shape), parts]
+    trained = any(p.requires_grad for p in denoiser.parameters())
+    found: list[Any] = [
+        processor(),
+        torch.__version__,
+        torch.get_num_threads(),
+        str(device),
+        trained,
+        tuple(shape),
+        parts,
+    ]
     return hashlib.sha256(repr(found).encode()).hexdigest()[:16]
 
 
@@ -184,10 +218,3 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
-
-
-def frozen(network: nn.Module, precision: torch.dtype) -> None:
-    """Keep the weights of products in the precision in which they are used, instead of rounding them at every call. Not for training."""
-    for part in network.modules():
-        if isinstance(part, nn.Conv2d | nn.Linear):
-            part.to(precision)

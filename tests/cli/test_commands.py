@@ -371,3 +371,20 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 def test_version_is_printed(alphabar):
     assert alphabar("--version")[1].startswith("alphabar 0.1.0")
+
+
+def test_the_command_line_takes_a_precision(alphabar, tmp_path):
+    from alphabar.training.session import train
+
+    list(train("digits", tmp_path / "run", preset="tiny", steps=1, settings={"train.batch_size": 4}))
+    for precision in ("bfloat16", "float32"):
+        code, said, error = alphabar("sample", tmp_path / "run", "-n", 2, "--steps", 2, "--precision", precision, "--out", tmp_path / f"{precision}.npy")  # fmt: skip
+        assert code == 0, error
+        assert "2 pictures in" in said
+    code, _, error = alphabar("sample", tmp_path / "run", "-n", 2, "--precision", "half", "--out", tmp_path / "x.npy")
+    assert code == 2
+    assert "precision" in error
+    code, said, error = alphabar(
+        "train", "digits", "--preset", "tiny", "--steps", 5, "--precision", "bfloat16", "--dry-run", "--out", tmp_path / "r"
+    )  # fmt: skip
+    assert "bfloat16" in said

@@ -120,6 +120,12 @@ def sample(
         bool,
         typer.Option("--show-conditions", help="In a .png grid: draw what was asked beside each picture or below it."),
     ] = False,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="float32, bfloat16, or auto: what a short measurement finds faster here. Default: that of the training."
+        ),
+    ] = None,
     checkpoint: Checkpoint = None,
     raw_weights: RawWeights = False,
     batch: Batch = None,
@@ -129,6 +135,7 @@ def sample(
     from ..output import ANIMATIONS, check_output
     from ..pipeline import DEFAULT_COUNT, load
     from ..randomness import derive_seeds
+    from ..speed import settle_sampling
     from .asking import Options, inputs_of, parse_guidance, spread
     from .watch import console, counted
 
@@ -159,6 +166,10 @@ def sample(
         console.print(f"note: {note}", markup=False)
     if len(asked.notes) > SHOWN_NOTES:
         console.print(f"note: ... and {len(asked.notes) - SHOWN_NOTES} more like these")
+    choice = settle_sampling(pipeline.denoiser, pipeline.shape, len(own_seeds) * pipeline.steps, precision)
+    if choice is not None:
+        console.print(f"speed   {choice.way}: {choice.gain:.1f} times plain float32 here", markup=False)
+    pipeline.freeze()
     if out.suffix.lower() in ANIMATIONS:
         _animate(pipeline, out, own_seeds, asked)
     else:

@@ -19,7 +19,7 @@ from ..runs.atomic import write_json
 from ..runs.checkpoint import Checkpoint, find_checkpoint, open_checkpoint, save_checkpoint
 from ..runs.environment import describe_environment, package_version
 from ..runs.folder import RunFolder, check_free, check_not_training, training_lock
-from ..speed import Way, choose, fused_works, ways
+from ..speed import LONG, Way, choose, fused_works, ways
 from .data import OWN_DATA, RunData
 from .loop import StepReport, Trainer, TrainingData
 from .origin import inherited, take_weights
@@ -27,7 +27,6 @@ from .recorder import Recorder, save_data_preview, save_preview, save_preview_co
 from .resume import changed_config, check_conditions, resumed_conditions, resumed_data
 
 MEASURE_SECONDS, MEASURE_STEPS = 3.0, 20
-LONG_TRAINING = 300.0  # seconds from which on compiling is worth its time
 ESTIMATED_SECONDS = 0.05  # of a picture, where one way was given and nothing measured
 LONG_STEP = 10.0  # seconds; of such steps one is enough
 ESTIMATE_SECONDS = 0.5  # enough where the speed only serves to estimate the time
@@ -259,7 +258,7 @@ def with_speed(config: Config, data: TrainingData) -> Config:
     choice = choose(denoiser, data.shape, ways(train.precision, train.kernels, fused_allowed=False))
     a_picture = choice.seconds.get(choice.way, ESTIMATED_SECONDS)
     seconds = train.steps * train.batch_size * a_picture if train.steps else train.minutes * 60
-    if train.kernels == "auto" and seconds >= LONG_TRAINING and pick_device(train.device).type == "cpu":
+    if train.kernels == "auto" and seconds >= LONG and pick_device(train.device).type == "cpu":
         choice = choose(denoiser, data.shape, ways(choice.way.precision, train.kernels, fused_allowed=True))
     return with_train(config, precision=choice.way.precision, kernels=choice.way.kernels)
 

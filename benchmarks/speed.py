@@ -1,0 +1,340 @@
+"""Training and sampling beside diffusers: the same network and weights, the same data in memory, batch and threads, in turns.
+
+python benchmarks/speed.py training --network ddpm-cifar10 --batch 32      rows 1 and 4 of RESULTS.md
+python benchmarks/speed.py training --network course --batch 128           row 2
+python benchmarks/speed.py sampling --network ddpm-cifar10 --batch 32      rows 3 and 4
+python benchmarks/speed.py memory --network ddpm-cifar10 --batch 32        row 8
+python benchmarks/speed.py overhead                                        row 5
+python benchmarks/speed.py steps-of-the-table                              row 9, its first half
+
+The peer "as it comes" is the loop of diffusers' training example: UNet2DModel in float32, AdamW, gradients clipped at 1. "Tuned" is the
+best of TUNED, each measured. Their average of weights is left out, alphabar's is in. Needs diffusers (`pip install '.[dev]'`); --setup
+makes an environment of its own for both. Medians of --rounds rounds in turns, with the spread from least to most; set-up and compiling
+happen before. A rate in GFLOP/s counts products only, three times those of a forward pass for training.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import typer
+
+from alphabar.config import finish
+from alphabar.data.pictures import PictureSet
+from alphabar.interop.unet_config import from_unet_config
+from alphabar.pipeline import Pipeline
+from alphabar.samplers.base import last_state
+from alphabar.training.loop import Trainer
+
+app = typer.Typer(add_completion=False)
+HERE = Path(__file__).parent
+NETWORKS: dict[str, dict[str, Any]] = {
+    "ddpm-cifar10": {
+        "sample_size": 32, "in_channels": 3, "out_channels": 3, "layers_per_block": 2, "block_out_channels": [128, 256, 256, 256],
+        "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
+        "norm_eps": 1e-6, "downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1, "attention_head_dim": None,
+    },
+    "course": {
+        "sample_size": 28, "in_channels": 1, "out_channels": 1, "layers_per_block": 2, "block_out_channels": [32, 64, 64],
+        "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"],
+        "up_block_types": ["AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
+    },
+}  # fmt: skip
+TUNED = {
+    "bf16": {"low": True},
+    "bf16, channels_last": {"low": True, "channels_last": True},
+    "bf16, channels_last, fused AdamW": {"low": True, "channels_last": True, "fused": True},
+    "bf16, channels_last, fused AdamW, compile": {"low": True, "channels_last": True, "fused": True, "compiled": True},
+    "channels_last, fused AdamW, compile": {"channels_last": True, "fused": True, "compiled": True},
+}
+Step = Callable[[], None]
+
+
+def pictures(network: str, n: int = 512) -> np.ndarray:
+    """Random pictures (n, H, W, C) uint8: their content does not matter for the speed."""
+    config = NETWORKS[network]
+    shape = (n, config["sample_size"], config["sample_size"], config["in_channels"])
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def unet(network: str) -> Any:
+    """diffusers' network with fixed random weights."""
+    from diffusers import UNet2DModel
+
+    torch.manual_seed(0)
+    return UNet2DModel(**NETWORKS[network])
+
+
+def ours(network: str, batch: int, precision: str, kernels: str) -> Trainer:
+    """A trainer of the same network with the same weights, everything else as a user gets it."""
+    config = NETWORKS[network]
+    settings = from_unet_config(config, "benchmark").model_dump()
+    train = {"batch_size": batch, "precision": precision, "kernels": kernels, "steps": 1000}
+    size = [config["sample_size"]] * 2
+    values = {
+        "preset": "small",
+        "network": settings,
+        "train": train,
+        "schedule": {"kind": "linear"},
+        "data": {"flip": False},
+    }
+    trainer = Trainer(finish(values, size), PictureSet(pictures(network)))
+    trainer.denoiser.network.load_state_dict(unet(network).state_dict())
+    return trainer
+
+
+def theirs(
+    network: str,
+    batch: int,
+    low: bool = False,
+    channels_last: bool = False,
+    fused: bool = False,
+    compiled: bool = False,
+) -> Step:
+    """One step of the training example."""
+    from diffusers import DDPMScheduler
+
+    model = unet(network)
+    if channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    data = torch.from_numpy(pictures(network)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    scheduler = DDPMScheduler(num_train_timesteps=1000)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=1e-6, fused=fused or None)
+    forward = torch.compile(model) if compiled else model
+
+    def step() -> None:
+        x = data[torch.randint(len(data), (batch,))]
+        if channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        noise, t = torch.randn_like(x), torch.randint(1000, (batch,))
+        noisy = scheduler.add_noise(x, noise, t)
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            output = forward(noisy, t).sample
+        loss = F.mse_loss(output.float(), noise)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.item()
+
+    return step
+
+
+def in_turns(steps: dict[str, Step], rounds: int, warm_up: int = 2) -> dict[str, list[float]]:
+    """Seconds of each, in turns."""
+    for name, step in steps.items():
+        began = time.perf_counter()
+        for _ in range(warm_up):
+            step()
+        print(f"  {name}: set up in {time.perf_counter() - began:.0f} s", flush=True)
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            began = time.perf_counter()
+            step()
+            taken[name].append(time.perf_counter() - began)
+    return taken
+
+
+def report(taken: dict[str, list[float]], batch: int, gflop: float) -> None:
+    """A line each: images/s at the median and its spread, GFLOP/s, and how many times as fast ours is."""
+    first = statistics.median(next(iter(taken.values())))
+    for name, seconds in taken.items():
+        middle = statistics.median(seconds)
+        print(
+            f"{name:45} {batch / middle:8.2f} images/s ({batch / max(seconds):.2f} to {batch / min(seconds):.2f})"
+            f"{gflop * batch / middle:8.0f} GFLOP/s   alphabar is {middle / first:.2f} times as fast"
+        )
+
+
+def forward_gflop(network: str) -> float:
+    """Products of one picture's forward pass, in 10^9 operations."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    config = NETWORKS[network]
+    model = unet(network)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, config["in_channels"], config["sample_size"], config["sample_size"]), 0)
+    return counter.get_total_flops() / 1e9
+
+
+def best_rate(dtype: torch.dtype, seconds: float = 4.0) -> float:
+    """The best rate of a convolution or matrix product of this type here, GFLOP/s."""
+    best, ends = 0.0, time.perf_counter() + seconds
+    cases = [(c, size) for c in (128, 256, 512) for size in (8, 16, 32)]
+    while time.perf_counter() < ends:
+        for c, size in cases:
+            x = torch.randn(32, c, size, size, dtype=dtype).contiguous(memory_format=torch.channels_last)
+            w = torch.randn(c, c, 3, 3, dtype=dtype).contiguous(memory_format=torch.channels_last)
+            for call, flop in ((lambda x=x, w=w: F.conv2d(x, w, padding=1), 18 * 32 * c * c * size * size),):
+                call()
+                began = time.perf_counter()
+                call()
+                best = max(best, flop / (time.perf_counter() - began) / 1e9)
+    a = torch.randn(2048, 2048, dtype=dtype)
+    for _ in range(5):
+        began = time.perf_counter()
+        a @ a
+        best = max(best, 2 * 2048**3 / (time.perf_counter() - began) / 1e9)
+    return best
+
+
+@app.command()
+def training(
+    network: str = "ddpm-cifar10", batch: int = 32, rounds: int = 5, tuned: Annotated[str, typer.Option(help="Names of TUNED by ';', or all.")] = "all"
+) -> None:  # fmt: skip
+    """Rows 1, 2 and 4: images/s in training."""
+    names = list(TUNED) if tuned == "all" else [name for name in tuned.split(";") if name]
+    trainer = ours(network, batch, "bfloat16", "fused")
+    steps: dict[str, Step] = {
+        "alphabar, bfloat16, fused kernels": lambda: trainer.step() and None,
+        "diffusers as it comes": theirs(network, batch),
+    }
+    steps |= {f"diffusers, {name}": theirs(network, batch, **TUNED[name]) for name in names}
+    report(in_turns(steps, rounds), batch, 3 * forward_gflop(network))
+    print(f"best bfloat16 rate {best_rate(torch.bfloat16):.0f}, float32 {best_rate(torch.float32):.0f} GFLOP/s")
+
+
+@app.command()
+def sampling(network: str = "ddpm-cifar10", batch: int = 32, steps: int = 3, rounds: int = 5) -> None:
+    """Rows 3 and 4: images/s of DDIM with the same number of steps."""
+    from diffusers import DDIMScheduler
+
+    config = NETWORKS[network]
+    shape = (config["in_channels"], config["sample_size"], config["sample_size"])
+    denoiser = ours(network, 2, "bfloat16", "fused").ema.module
+    pipeline = Pipeline(denoiser, shape, finish({"preset": "small"}, shape[1:]).sample, {}).with_settings(
+        sampler="ddim", steps=steps
+    )
+    pipeline.freeze()
+
+    def mine() -> None:
+        last_state(pipeline.states(list(range(batch))))
+
+    def peer(low: bool = False, channels_last: bool = False, compiled: bool = False) -> Step:
+        model = unet(network).eval()
+        if channels_last:
+            model = model.to(memory_format=torch.channels_last)
+        forward, scheduler = torch.compile(model) if compiled else model, DDIMScheduler(num_train_timesteps=1000)
+
+        @torch.inference_mode()
+        def run() -> None:
+            scheduler.set_timesteps(steps)
+            x = torch.randn(batch, *shape)
+            for t in scheduler.timesteps:
+                with torch.autocast("cpu", torch.bfloat16, enabled=low):
+                    output = forward(x, t).sample
+                x = scheduler.step(output.float(), t, x).prev_sample
+
+        return run
+
+    found = {
+        "alphabar, bfloat16, fused kernels": mine,
+        "diffusers as it comes": peer(),
+        "diffusers, bf16": peer(low=True),
+        "diffusers, bf16, channels_last": peer(low=True, channels_last=True),
+        "diffusers, bf16, channels_last, compile": peer(low=True, channels_last=True, compiled=True),
+    }
+    report(
+        {k: [v / steps for v in taken] for k, taken in in_turns(found, rounds).items()}, batch, forward_gflop(network)
+    )
+    print("images/s are those of one step; " + f"best bfloat16 rate {best_rate(torch.bfloat16):.0f} GFLOP/s")
+
+
+@app.command()
+def memory(network: str = "ddpm-cifar10", batch: int = 32, of: str = "") -> None:
+    """Row 8: peak resident memory of three training steps, each in a process of its own."""
+    if of:
+        step = (
+            (lambda t=ours(network, batch, "bfloat16", "fused"): t.step())
+            if of == "alphabar"
+            else theirs(network, batch, **TUNED.get(of, {}))
+        )
+        for _ in range(3):
+            step()
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        return
+    for name in (
+        "alphabar",
+        "diffusers as it comes",
+        "bf16, channels_last, fused AdamW",
+        "bf16, channels_last, fused AdamW, compile",
+    ):
+        command = [sys.executable, __file__, "memory", "--network", network, "--batch", str(batch), "--of", name]
+        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]
+        print(f"{name:45} {float(found):8.0f} MiB", flush=True)
+
+
+@app.command()
+def overhead(network: str = "course", batch: int = 128, rounds: int = 5) -> None:
+    """Row 5: the share of a training step outside forward, backward and optimizer."""
+    trainer, inside = ours(network, batch, "bfloat16", "fused"), [0.0]
+
+    def timed(call: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            result = call(*args, **kwargs)
+            inside[0] += time.perf_counter() - began
+            return result
+
+        return run
+
+    trainer.denoiser.network.forward = timed(trainer.denoiser.network.forward)  # type: ignore[method-assign]
+    trainer.optimizer.step = timed(trainer.optimizer.step)  # type: ignore[method-assign]
+    backward = torch.Tensor.backward
+    torch.Tensor.backward = timed(backward)  # type: ignore[method-assign]
+    shares = []
+    for i in range(rounds + 2):
+        inside[0], began = 0.0, time.perf_counter()
+        trainer.step()
+        if i >= 2:
+            shares.append(1 - inside[0] / (time.perf_counter() - began))
+    torch.Tensor.backward = backward  # type: ignore[method-assign]
+    print(
+        f"outside forward, backward and optimizer: {100 * statistics.median(shares):.2f} % ({100 * min(shares):.2f} to {100 * max(shares):.2f})"
+    )
+
+
+@app.command()
+def steps_of_the_table(rounds: int = 9, batch: int = 64) -> None:
+    """Row 9: a training step of preset small with T = 25 to 10,000."""
+    data, trainers = PictureSet(pictures("course")), {}
+    for steps in (25, 100, 1000, 10_000):
+        config = {
+            "preset": "small",
+            "schedule": {"steps": steps},
+            "train": {"batch_size": batch, "steps": 1000, "precision": "bfloat16", "kernels": "fused"},
+        }
+        trainers[f"T = {steps}"] = Trainer(finish(config, [28, 28]), data)
+    taken = in_turns({name: (lambda t=t: t.step() and None) for name, t in trainers.items()}, rounds)
+    for name, seconds in taken.items():
+        print(
+            f"{name:12} {1000 * statistics.median(seconds):.1f} ms a step ({1000 * min(seconds):.1f} to {1000 * max(seconds):.1f})"
+        )
+
+
+@app.command()
+def setup(folder: Path = HERE / "environment") -> None:
+    """Make an environment with alphabar and its peers, and say how to use it."""
+    venv.create(folder, with_pip=True)
+    python = folder / "bin" / "python"
+    subprocess.run(
+        [python, "-m", "pip", "install", "-c", HERE.parent / "constraints.txt", f"{HERE.parent}[dev]"], check=True
+    )
+    print(f"{python} {__file__} training")
+
+
+if __name__ == "__main__":
+    app()
