@@ -1308,12 +1308,23 @@ DEFECTS = [
         "not compiled",
     ),
     Defect(
-        "attention's scale left out on the way back",
+        "attention's scale left out on the way back", "networks/fused.py", "(gq * d**-0.5)", "gq", FUSED, "not compiled"
+    ),
+    Defect(
+        "attention's row sums left out on the way back",
         "networks/fused.py",
-        "scores * q.shape[-1] ** -0.5",
-        "scores",
+        "(-(g * out)",
+        "(0 * (g * out)",
         FUSED,
         "not compiled",
+    ),
+    Defect(
+        "attention always takes plain exponentials",
+        "networks/fused.py",
+        "scores.exp_() if safe else",
+        "scores.exp_() if True else",
+        FUSED,
+        "large_scores",
     ),
     Defect(
         "doubling turned by 180 degrees",

@@ -96,9 +96,16 @@ def test_attention_by_products_is_attention(dtype, n, heads, length, d, monkeypa
     found, expected = torch.autograd.grad(y, (q, k, v), g), torch.autograd.grad(plain, (q, k, v), g.double())
     for a, b in zip((y, *found), (plain, *expected), strict=True):
         if float(b.detach().abs().max()) < 1e-12:  # of one place alone the gradient of q and k is 0
-            assert a.detach().abs().max() < 1e-6
+            assert a.detach().abs().max() < (1e-6 if dtype == torch.float32 else 0.01)
         else:
             assert relative(a, b) < 4 * PRECISION[dtype]
+
+
+def test_attention_of_large_scores_stays_finite():
+    q, k, v = (100 * leaf(2, 2, 5, 8, seed=i).detach() for i in range(3))
+    assert not fused.scores_are_small(q.flatten(0, 1), k.flatten(0, 1))
+    y = fused.MatrixAttention.apply(q, k, v)
+    torch.testing.assert_close(y, F.scaled_dot_product_attention(q, k, v), rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5), (8, 8)])

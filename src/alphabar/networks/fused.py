@@ -7,7 +7,7 @@ for all sizes and kept on the disk.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK_BYTES = 1 << 20  # of attention weights at a time: what stays in the cache of a core
+CHUNK_BYTES = 1 << 21  # of attention weights at a time: what stays in the caches
+LARGEST_SCORE = 60.0  # of which the exponential and its reciprocal are far from the ends of float32 and bfloat16
+PADDED = 8  # columns
 RECOMPILE_LIMIT = (
     64  # of the compiler: precisions, activations, and batches or pictures of size 1 are variants of their own
 )
@@ -140,45 +142,74 @@ def norm_backward(
 
 
 class MatrixAttention(torch.autograd.Function):
-    """softmax(q k^T / sqrt(d)) v for q, k, v (N, heads, L, d), a few pictures at a time, so that the weights stay in the cache.
+    """softmax(q k^T / sqrt(d)) v for q, k, v (N, heads, L, d), a few heads at a time, so that the weights stay in the cache.
 
-    They are computed again on the way back instead of being kept.
+    With E = exp(q k^T / sqrt(d)), the row sums l of E come out of the product that sums the values, E [v, 1]; so do the row sums on the
+    way back, where E is computed again (Dao et al. 2022, algorithm 4, whose D is that below):
+
+    out = E v / l,   D = sum over d of g out,   dv = E^T (g / l),   dS = E * ([g / l, -D / l] [v, 1]^T),   dq = dS k,   dk = dS^T q
+
+    E has no largest value taken off, as scores are small; where they could be too large for that, E is the softmax itself and l = 1.
     """
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend."""
-        ctx.save_for_backward(q, k, v)
-        out = torch.empty_like(v)
-        for part in chunks(q, k):
-            out[part] = attention_weights(q[part], k[part]) @ v[part]
-        return out
+        d = q.shape[-1]
+        q_rows, k_rows = (q * d**-0.5).flatten(0, 1).contiguous(), k.flatten(0, 1).contiguous()
+        v_rows = with_column(v.flatten(0, 1), 1.0)
+        safe, sums = scores_are_small(q_rows, k_rows), torch.empty_like(v_rows)
+        for part, (room,) in chunks(q_rows, k_rows, rooms=1):
+            torch.bmm(exponentials(q_rows[part], k_rows[part], safe, room), v_rows[part], out=sums[part])
+        total = sums[..., d : d + 1].float()
+        out = (sums[..., :d] / total).to(q.dtype)
+        ctx.save_for_backward(q_rows, k_rows, v_rows, out, total)
+        ctx.safe, ctx.shape = safe, q.shape
+        return out.view(q.shape)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        """With W the weights: dv = W^T g, dW = g v^T, dS = W (dW - sum of W dW over a row), dq = dS k, dk = dS^T q."""
-        (q, k, v), g = ctx.saved_tensors, grads[0]
-        gq, gk, gv = (torch.empty_like(t) for t in (q, k, v))
-        for part in chunks(q, k):
-            weights = attention_weights(q[part], k[part])
-            gv[part] = weights.transpose(-1, -2) @ g[part]
-            scores = torch._softmax_backward_data(g[part] @ v[part].transpose(-1, -2), weights, -1, q.dtype)
-            scores = scores * q.shape[-1] ** -0.5
-            gq[part] = scores @ k[part]
-            gk[part] = scores.transpose(-1, -2) @ q[part]
-        return gq, gk, gv
+        """As above."""
+        (q, k, v, out, total), d = ctx.saved_tensors, ctx.shape[-1]
+        g = grads[0].flatten(0, 1).float()
+        towards = (g / total).to(q.dtype)
+        both = with_column(towards, (-(g * out).sum(-1, keepdim=True) / total).to(q.dtype))
+        gq, gk, gv = (torch.empty_like(t) for t in (q, k, towards))
+        for part, (room, other) in chunks(q, k, rooms=2):
+            weights = exponentials(q[part], k[part], ctx.safe, room)
+            torch.bmm(weights.transpose(1, 2), towards[part], out=gv[part])
+            scores = torch.bmm(both[part], v[part].transpose(1, 2), out=other).mul_(weights)
+            torch.bmm(scores, k[part], out=gq[part])
+            torch.bmm(scores.transpose(1, 2), q[part], out=gk[part])
+        return (gq * d**-0.5).view(ctx.shape), gk.view(ctx.shape), gv.view(ctx.shape)
 
 
-def attention_weights(q: Tensor, k: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)) over the keys."""
-    return ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(-1)
+def with_column(rows: Tensor, column: Tensor | float) -> Tensor:
+    """Rows (M, L, d) with one more column, and zeros up to a width that products like: (M, L, d + 8)."""
+    wide = rows.new_zeros(*rows.shape[:2], rows.shape[2] + PADDED)
+    wide[..., : rows.shape[2]] = rows
+    wide[..., rows.shape[2] : rows.shape[2] + 1] = column
+    return wide
 
 
-def chunks(q: Tensor, k: Tensor) -> list[slice]:
-    """Slices of the batch whose attention weights fill about CHUNK_BYTES."""
-    one = q.shape[1] * q.shape[2] * k.shape[2] * q.element_size()
-    size = max(1, CHUNK_BYTES // one)
-    return [slice(start, start + size) for start in range(0, len(q), size)]
+def scores_are_small(q: Tensor, k: Tensor) -> bool:
+    """Whether no q k^T can pass LARGEST_SCORE: |q k| <= |q| |k|."""
+    longest_q, longest_k = (rows.float().square().sum(-1).amax().sqrt() for rows in (q, k))
+    return bool(longest_q * longest_k <= LARGEST_SCORE)
+
+
+def exponentials(q: Tensor, k: Tensor, safe: bool, room: Tensor) -> Tensor:
+    """exp(q k^T) for rows (M, L, d), written into `room`; if not safe, with each row divided by its sum."""
+    scores = torch.bmm(q, k.transpose(1, 2), out=room)
+    return scores.exp_() if safe else torch.softmax(scores, -1)
+
+
+def chunks(q: Tensor, k: Tensor, rooms: int) -> Iterator[tuple[slice, list[Tensor]]]:
+    """Slices of the heads (M, L, d) whose attention weights fill about CHUNK_BYTES, each with so many rooms for them."""
+    size = max(1, CHUNK_BYTES // (q.shape[1] * k.shape[1] * q.element_size()))
+    buffers = [q.new_empty(min(size, len(q)), q.shape[1], k.shape[1]) for _ in range(rooms)]
+    for start in range(0, len(q), size):
+        yield slice(start, start + size), [buffer[: len(q) - start] for buffer in buffers]
 
 
 def doubled_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
