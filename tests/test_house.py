@@ -21,7 +21,7 @@ LAYERS = [
     {"denoiser"},
     {"config", "loss", "guidance", "samplers", "model"},
     {"runs"},
-    {"images"},
+    {"images", "speed"},
     {"output"},
     {"pipeline"},
     {"editing"},

@@ -12,6 +12,7 @@ from alphabar import speed
 from alphabar.config import finish
 from alphabar.errors import ConfigurationError
 from alphabar.model import build_denoiser
+from alphabar.networks.layers import Attention, GroupNorm
 from alphabar.pipeline import Pipeline
 from alphabar.speed import PLAIN, Choice, Result, Way, choose, measure, settle_sampling, ways
 from alphabar.training import session as sessions
@@ -199,3 +200,11 @@ def test_frozen_weights_give_the_same_pictures(denoiser):
     assert next(denoiser.network.parameters()).dtype == torch.bfloat16
     pictures = frozen.sample(2, seed=1).pictures  # the kernel of an upsampling is summed after rounding and not before
     assert abs(pictures.astype(int) - plain.astype(int)).max() <= 3
+
+
+def test_a_denoiser_switches_every_part_that_has_two_forms(denoiser):
+    parts = [part for part in denoiser.network.modules() if isinstance(part, GroupNorm | Attention)]
+    assert {type(part) for part in parts} == {GroupNorm, Attention}
+    for on in (True, False):
+        denoiser.use_fused(on)
+        assert all(part.fused == on for part in parts)

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from .conditions.base import Cond, Encoders
 from .errors import ConfigurationError
-from .networks.layers import use_fused
 from .parameterization import Prediction, predict
 from .schedule import Schedule, Time
 from .settings import DiffusionSettings
@@ -93,7 +92,9 @@ class Denoiser(nn.Module):
     def use_fused(self, fused: bool) -> None:
         """Compute the network by the fused kernels (`networks/fused.py`), or by torch's own; the same but for rounding."""
         self.fused = fused
-        use_fused(self.network, fused)
+        for part in self.network.modules():
+            if hasattr(part, "fused"):
+                part.fused = fused  # type: ignore[assignment]
 
     def in_float32(self) -> Denoiser:
         """The same denoiser, sharing its weights, with a network that computes in float32: a sum over all pixels, or a way there and

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from alphabar.conditions.base import Cond, Doors
 from alphabar.networks import fused
-from alphabar.networks.layers import GroupNorm, Upsample, use_fused
+from alphabar.networks.layers import Attention, GroupNorm, Upsample
 from alphabar.networks.settings import UNetSettings
 from alphabar.networks.unet import UNet
 
@@ -28,6 +28,12 @@ def kernels(request, monkeypatch):
 def relative(a, b):
     a, b = a.detach().double(), b.detach().double()
     return float((a - b).abs().max() / b.abs().max())
+
+
+def use_fused(module, on):
+    for part in module.modules():
+        if isinstance(part, GroupNorm | Attention):
+            part.fused = on
 
 
 def leaf(*shape, mean=0.0, dtype=torch.float32, seed=0):

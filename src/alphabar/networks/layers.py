@@ -42,7 +42,7 @@ class TimeEmbedding(nn.Module):
 class GroupNorm(nn.GroupNorm):
     """x (N, C, H, W) -> act(norm(x + offset) gain (1 + scale) + bias + shift); offset, scale and shift (N, C), act SiLU or nothing.
 
-    With `fused` (see `use_fused`) in one go.
+    With `fused`, which `Denoiser.use_fused` sets, in one go.
     """
 
     fused = False
@@ -65,13 +65,6 @@ class GroupNorm(nn.GroupNorm):
         if scale is not None and shift is not None:
             h = h * (1 + scale[:, :, None, None]) + shift[:, :, None, None]
         return F.silu(h) if silu else h
-
-
-def use_fused(module: nn.Module, fused: bool) -> None:
-    """Let all norms and attentions in a module work by their fast forms, or by those of torch. Weights and formulas are the same."""
-    for part in module.modules():
-        if isinstance(part, GroupNorm | Attention):
-            part.fused = fused
 
 
 class ResidualBlock(nn.Module):
