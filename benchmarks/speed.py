@@ -6,6 +6,7 @@ python benchmarks/speed.py sampling --network ddpm-cifar10 --batch 32      rows 
 python benchmarks/speed.py memory --network ddpm-cifar10 --batch 32        row 8
 python benchmarks/speed.py overhead                                        row 5
 python benchmarks/speed.py steps-of-the-table                              row 9, its first half
+python benchmarks/speed.py memory-of-data FOLDER                           row 9, its second half; FOLDER takes about 4 GB
 
 The peer "as it comes" is the loop of diffusers' training example: UNet2DModel in float32, AdamW, gradients clipped at 1. "Tuned" is the
 best of TUNED, each measured. Their average of weights is left out, alphabar's is in. Needs diffusers (`pip install '.[dev]'`); --setup
@@ -36,6 +37,7 @@ from alphabar.interop.unet_config import from_unet_config
 from alphabar.pipeline import Pipeline
 from alphabar.samplers.base import last_state
 from alphabar.training.loop import Trainer
+from alphabar.training.session import train
 
 app = typer.Typer(add_completion=False)
 HERE = Path(__file__).parent
@@ -323,6 +325,36 @@ def steps_of_the_table(rounds: int = 9, batch: int = 64) -> None:
         print(
             f"{name:12} {1000 * statistics.median(seconds):.1f} ms a step ({1000 * min(seconds):.1f} to {1000 * max(seconds):.1f})"
         )
+
+
+@app.command()
+def memory_of_data(folder: Path, of: int = 0, memory_gb: float = 0.1) -> None:
+    """Row 9: anonymous resident memory after three steps on so many made-up pictures, 32x32 in colour, each in a process of its own."""
+    path = folder / f"{of}.npy"
+    if of:
+        settings = {
+            "train.batch_size": 16,
+            "train.precision": "float32",
+            "train.kernels": "native",
+            "data.memory_gb": memory_gb,
+        }
+        for _ in train(path, folder / f"run-{of}", preset="small", steps=3, settings=settings):
+            pass
+        status = Path("/proc/self/status").read_text()
+        print(next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon")))
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    draw = np.random.default_rng(0)
+    for n in (1000, 10_000, 100_000, 1_000_000):
+        array = np.lib.format.open_memmap(folder / f"{n}.npy", "w+", np.uint8, (n, 32, 32, 3))
+        for start in range(0, n, 10_000):
+            array[start : start + 10_000] = draw.integers(0, 256, array[start : start + 10_000].shape, np.uint8)
+        array.flush()
+        del array
+        command = [sys.executable, __file__, "memory-of-data", str(folder), "--of", str(n)]
+        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]
+        (folder / f"{n}.npy").unlink()
+        print(f"{n:9} pictures {int(found) / 1024:8.0f} MiB anonymous", flush=True)
 
 
 @app.command()
