@@ -244,7 +244,7 @@ def test_a_picture_of_another_size_is_resized_and_says_so(tmp_path):
     assert notes == ["picture array is 8x8, resized to 4x4 as in training"]
     notes.clear()
     built("inpaint").read([(noise(1)[0], save_png(tmp_path / "mask.png", noise(1, 16, 16, 1)[0]))], notes)
-    assert notes == ["picture mask.png is 16x16, resized to 8x8 as in training"]
+    assert notes == ["mask mask.png is 16x16, resized to 8x8 as in training"]
 
 
 def test_a_mask_of_another_size_stays_hard(tmp_path):

@@ -199,7 +199,7 @@ def test_on_every_grid_all_solvers_converge_to_one_solution_from_the_same_noise(
     schedule, exact, solution = solution_on_no_grid(kind, zero)
     if schedule.steps is None and grid in ("leading", "linspace"):
         return  # which need a table
-    for name in DETERMINISTIC:
+    for name in set(DETERMINISTIC) - {"euler"}:  # which is ddim
         errors = []
         for steps in (30, 120):
             times = time_grid(grid, schedule, steps)
