@@ -14,7 +14,7 @@ from alphabar.errors import ConfigurationError
 from alphabar.model import build_denoiser
 from alphabar.networks.layers import Attention, GroupNorm
 from alphabar.pipeline import Pipeline
-from alphabar.speed import PLAIN, Choice, Result, Way, choose, measure, settle_sampling, ways
+from alphabar.speed import PLAIN, Choice, Result, Way, choose, measure, settle_sampling, settle_way, ways
 from alphabar.training import session as sessions
 
 SHAPE = (1, 8, 8)
@@ -66,17 +66,21 @@ def test_the_fastest_that_is_worth_it_is_taken(denoiser, measured, seconds, expe
     assert choice.gain == seconds[PLAIN] / seconds[expected]
 
 
-def test_what_was_measured_is_kept_and_only_the_rest_is_measured(denoiser, measured):
-    asked = measured({PLAIN: 1.0, LOW: 0.5, BOTH: math.inf})
+def test_what_was_measured_together_is_kept(denoiser, measured):
+    """What is missing is measured anew with all that it is compared with, and the rest is not forgotten."""
+    asked = measured({PLAIN: 1.0, LOW: 0.5, FUSED: 0.8, BOTH: math.inf})
     assert choose(denoiser, SHAPE, [PLAIN, LOW]).way == LOW
     assert choose(denoiser, SHAPE, [PLAIN, LOW]).way == LOW
     assert asked == [[PLAIN, LOW]]
     assert choose(denoiser, SHAPE, [LOW, BOTH]).way == LOW
-    assert asked[1:] == [[PLAIN, BOTH]]
+    assert asked[1:] == [[PLAIN, LOW, BOTH]]
     assert choose(denoiser, SHAPE, [LOW, BOTH]).way == LOW  # that it failed is known too
     assert len(asked) == 2
-    choose(denoiser, (1, 16, 16), [PLAIN, LOW])
+    choose(denoiser, SHAPE, [PLAIN, FUSED])
+    assert choose(denoiser, SHAPE, [PLAIN, LOW, FUSED, BOTH]).way == LOW
     assert len(asked) == 3
+    choose(denoiser, (1, 16, 16), [PLAIN, LOW])
+    assert len(asked) == 4
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 1}'])
@@ -99,6 +103,33 @@ def test_a_folder_that_cannot_be_written_is_no_reason_to_stop(denoiser, measured
 def test_one_way_needs_no_measurement(denoiser, measured):
     assert measured({}) == []
     assert choose(denoiser, SHAPE, [BOTH]) == Choice(BOTH, {})
+
+
+def test_ways_are_measured_in_turns(denoiser, monkeypatch):
+    """So that a busy moment of the machine does not decide."""
+    seen = []
+    original = Result.of
+
+    def watched(denoiser, way, x, target):
+        seen.append(way)
+        return original(denoiser, way, x, target)
+
+    monkeypatch.setattr(Result, "of", watched)
+    measure(denoiser, SHAPE, [PLAIN, LOW])
+    assert seen == [PLAIN, LOW] * 4
+
+
+def test_fused_kernels_without_a_compiler_are_a_clear_error(denoiser, monkeypatch):
+    monkeypatch.setattr(speed, "fused_works", lambda: False)
+    with pytest.raises(ConfigurationError, match=r"needs a C\+\+ compiler .* use native"):
+        settle_way(denoiser, SHAPE, "float32", "fused", lambda a: 0.0)
+
+
+def test_where_one_precision_is_given_its_speed_is_measured_to_see_whether_compiling_is_worth_it(denoiser, measured):
+    asked = measured({PLAIN: 1.0, LOW: 0.5, BOTH: 0.2})
+    assert settle_way(denoiser, SHAPE, "bfloat16", "auto", lambda a: 100 * a).way == LOW
+    assert asked == [[LOW]]
+    assert settle_way(denoiser, SHAPE, "bfloat16", "auto", lambda a: 1000 * a).way == BOTH
 
 
 def test_a_measurement_leaves_the_denoiser_as_it_was(denoiser):
@@ -141,8 +172,8 @@ def test_training_settles_on_the_choice(measured, tmp_path, monkeypatch):
 
     from alphabar.data.pictures import PictureSet
 
-    monkeypatch.setattr(sessions, "choose", choose)
-    asked = measured({PLAIN: 1.0, LOW: 0.5, BOTH: 0.2})
+    monkeypatch.setattr(sessions, "settle_way", settle_way)
+    asked = measured({PLAIN: 1.0, LOW: 0.5, FUSED: 0.6, BOTH: 0.2})
     data = PictureSet(np.zeros((8, 8, 8, 1), np.uint8))
 
     def settled(**train):

@@ -89,6 +89,11 @@ class Denoiser(nn.Module):
         mean, variance = output.chunk(2, dim=1)
         return mean, (variance + 1) / 2
 
+    @property
+    def precision_name(self) -> str:
+        """The precision of the network's products by name."""
+        return next(name for name, kind in PRECISIONS.items() if kind == self.precision)
+
     def use_fused(self, fused: bool) -> None:
         """Compute the network by the fused kernels (`networks/fused.py`), or by torch's own; the same but for rounding."""
         self.fused = fused

@@ -297,6 +297,7 @@ class Pipeline:
             "grid": method.grid,
             "steps": self.steps,
             "clip": settings.clip,
+            "precision": self.denoiser.precision_name,
         }
         for name, sampler in OPTION_OF.items():
             if method.sampler == sampler:

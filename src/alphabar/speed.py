@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .denoiser import PRECISIONS, Denoiser
-from .errors import AlphabarError, unknown
+from .errors import AlphabarError, ConfigurationError, unknown
 from .networks.fused import fused_group_norm
 from .runs.atomic import write_json
 from .runs.environment import cache_folder, processor
@@ -75,18 +75,19 @@ def choose(denoiser: Denoiser, shape: Sequence[int], candidates: Sequence[Way]) 
     path = cache_folder() / "speed.json"
     known, key = read_measured(path), fingerprint(denoiser, shape)
     kept = {name: math.inf if value is None else value for name, value in known.get(key, {}).items()}
-    seconds = {way: kept[str(way)] for way in (PLAIN, *candidates) if str(way) in kept}
-    missing = [way for way in dict.fromkeys([PLAIN, *candidates]) if way not in seconds]
-    if missing:
-        seconds |= measure(denoiser, shape, dict.fromkeys([PLAIN, *missing]))
-        known[key] = {str(way): value if math.isfinite(value) else None for way, value in seconds.items()}
-        keep_measured(path, known)
+    wanted = list(dict.fromkeys([PLAIN, *candidates]))
+    if all(str(way) in kept for way in wanted):
+        seconds = {way: kept[str(way)] for way in wanted}
+    else:  # all of them, as only what was measured in turns can be compared
+        seconds = measure(denoiser, shape, wanted)
+        found = {str(way): value if math.isfinite(value) else None for way, value in seconds.items()}
+        keep_measured(path, known | {key: known.get(key, {}) | found})
     best = min(candidates, key=lambda way: seconds[way])
-    plain = next((way for way in candidates if way == PLAIN), candidates[0])
+    plain = PLAIN if PLAIN in candidates else candidates[0]
     return Choice(best if seconds[best] < WORTHWHILE * seconds[plain] else plain, seconds)
 
 
-def measure(denoiser: Denoiser, shape: Sequence[int], candidates: Iterable[Way]) -> dict[Way, float]:
+def measure(denoiser: Denoiser, shape: Sequence[int], candidates: Sequence[Way]) -> dict[Way, float]:
     """Seconds a picture of a forward and backward pass, the least of a few rounds in turns; infinite for what fails or disagrees."""
     before = denoiser.precision, denoiser.fused
     g = torch.Generator().manual_seed(0)
@@ -95,19 +96,17 @@ def measure(denoiser: Denoiser, shape: Sequence[int], candidates: Iterable[Way])
     inputs = [torch.randn(n, *shape, generator=g).to(device) for _ in range(2)]
     if len(shape) == 3:
         inputs = [x.contiguous(memory_format=torch.channels_last) for x in inputs]
-    reference, seconds = Result.of(denoiser, PLAIN, *inputs), dict[Way, float]()
+    agreeing, reference = [], Result.of(denoiser, PLAIN, *inputs)
     for way in candidates:
         try:
             agrees = way == PLAIN or Result.of(denoiser, way, *inputs).agrees(reference)
-        except (
-            RuntimeError,
-            OSError,
-            ImportError,
-        ):  # no such numbers on this device, or no compiler for the fused kernels
-            agrees = False
-        seconds[way] = math.inf
-        if agrees:
-            seconds[way] = min(Result.of(denoiser, way, *inputs).seconds for _ in range(ROUNDS)) / n
+        except (RuntimeError, OSError, ImportError):
+            agrees = False  # no such numbers on this device, or no compiler for the fused kernels
+        agreeing += [way] if agrees else []
+    seconds = dict.fromkeys(candidates, math.inf)
+    for _ in range(ROUNDS):
+        for way in agreeing:
+            seconds[way] = min(seconds[way], Result.of(denoiser, way, *inputs).seconds / n)
     denoiser.precision = before[0]
     denoiser.use_fused(before[1])
     denoiser.zero_grad(set_to_none=True)
@@ -139,7 +138,7 @@ class Result:
         synchronize(x_t.device)
         seconds = time.perf_counter() - began
         gradients = [p.grad.flatten().float() for p in denoiser.network.parameters() if p.grad is not None]
-        return cls(output.detach(), torch.cat([torch.zeros(0), *gradients]), seconds)
+        return cls(output.detach(), torch.cat([output.new_zeros(0), *gradients]), seconds)
 
     def agrees(self, other: Result) -> bool:
         """Whether outputs and gradients are those of the other but for rounding."""
@@ -147,32 +146,48 @@ class Result:
         return all(float((a - b).norm()) <= limit * float(b.norm()) for a, b, limit in pairs)
 
 
+def settle_way(
+    denoiser: Denoiser, shape: Sequence[int], precision: str, kernels: str, work: Callable[[float], float]
+) -> Choice:
+    """The way to compute: as given, or for "auto" the fastest here.
+
+    work: seconds of a picture -> seconds of all that is to be done. Fused kernels take a while to compile, so "auto" looks at them only for
+    LONG work, on a CPU. Raises ConfigurationError where they are asked for and cannot be compiled.
+    """
+    if kernels == "fused" and not fused_works():
+        raise ConfigurationError(
+            "train.kernels=fused needs a C++ compiler (g++ or clang, or CXX), and none works here; install one, or use native"
+        )
+    choice = choose(denoiser, shape, ways(precision, kernels, fused_allowed=False))
+    if kernels != "auto" or len(shape) != 3 or next(denoiser.parameters()).device.type != "cpu":
+        return choice
+    a_picture = choice.seconds.get(choice.way) or measure(denoiser, shape, [choice.way])[choice.way]
+    if work(a_picture) < LONG:
+        return choice
+    return choose(denoiser, shape, ways(choice.way.precision, kernels, fused_allowed=True))
+
+
 def settle_sampling(denoiser: Denoiser, shape: Sequence[int], evaluations: int, precision: str | None) -> Choice | None:
     """Set precision and kernels for so many estimates of a picture; None if nothing had to be measured.
 
-    precision: None keeps that of the training, so that the same pictures come out everywhere; "auto" measures. Fused kernels are looked
-    at where compiling them is worth its time. Raises ConfigurationError for an unknown precision.
+    precision: None keeps that of the training, so that the same pictures come out everywhere; "auto" measures. Raises ConfigurationError
+    for an unknown precision.
     """
-    kept = next(name for name, kind in PRECISIONS.items() if kind == denoiser.precision)
     if precision not in (None, "auto", *PRECISIONS):
         raise unknown("precision", str(precision), ["auto", *PRECISIONS])
-    choice = choose(denoiser, shape, ways(precision or kept, "native", False))
+    kernels = "auto" if evaluations >= MANY_EVALUATIONS else "native"
+    choice = settle_way(denoiser, shape, precision or denoiser.precision_name, kernels, lambda a: evaluations * a)
     denoiser.precision = PRECISIONS[choice.way.precision]
-    if evaluations >= MANY_EVALUATIONS and len(shape) == 3 and next(denoiser.parameters()).device.type == "cpu":
-        fused = choose(denoiser, shape, ways(choice.way.precision, "auto", fused_allowed=True))
-        if evaluations * fused.seconds[choice.way] >= LONG:
-            denoiser.use_fused(fused.way.kernels == "fused")
-            return fused
+    denoiser.use_fused(choice.way.kernels == "fused")
     return choice if choice.seconds else None
 
 
 @cache
-def fused_works(device: str = "cpu") -> bool:
+def fused_works() -> bool:
     """Whether the fused kernels can be compiled here."""
     try:
-        ones = torch.ones(4, device=device)
-        fused_group_norm(torch.ones(2, 4, 2, 2, device=device), ones, ones, 2, 1e-5)
-    except Exception:  # of many kinds: no compiler, one that fails, a device that the compiler does not know
+        fused_group_norm(torch.ones(2, 4, 2, 2), torch.ones(4), torch.ones(4), 2, 1e-5)
+    except Exception:  # of many kinds: no compiler, or one that fails
         return False
     return True
 

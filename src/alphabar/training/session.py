@@ -19,7 +19,7 @@ from ..runs.atomic import write_json
 from ..runs.checkpoint import Checkpoint, find_checkpoint, open_checkpoint, save_checkpoint
 from ..runs.environment import describe_environment, package_version
 from ..runs.folder import RunFolder, check_free, check_not_training, training_lock
-from ..speed import LONG, Way, choose, fused_works, ways
+from ..speed import Way, fused_works, settle_way
 from .data import OWN_DATA, RunData
 from .loop import StepReport, Trainer, TrainingData
 from .origin import inherited, take_weights
@@ -27,7 +27,6 @@ from .recorder import Recorder, save_data_preview, save_preview, save_preview_co
 from .resume import changed_config, check_conditions, resumed_conditions, resumed_data
 
 MEASURE_SECONDS, MEASURE_STEPS = 3.0, 20
-ESTIMATED_SECONDS = 0.05  # of a picture, where one way was given and nothing measured
 LONG_STEP = 10.0  # seconds; of such steps one is enough
 ESTIMATE_SECONDS = 0.5  # enough where the speed only serves to estimate the time
 TIME_FOR_TRAINING = 0.92  # the rest of the minutes goes to previews, validation, checkpoints
@@ -241,13 +240,8 @@ def settle(config: Config, data: TrainingData) -> tuple[Config, float]:
 
 
 def with_speed(config: Config, data: TrainingData) -> Config:
-    """The configuration with precision and kernels settled: as given, or the fastest here that agree with plain float32.
-
-    Fused kernels take a while to compile, so "auto" looks at them only where the training is long.
-    """
+    """The configuration with precision and kernels settled: as given, or the fastest here that agree with plain float32."""
     train = config.train
-    if "auto" not in (train.precision, train.kernels):
-        return config
     if len(data.shape) != 3 or len(data) == 0:
         plain = {"precision": "float32", "kernels": "native"}
         return with_train(config, **{key: value for key, value in plain.items() if getattr(train, key) == "auto"})
@@ -255,11 +249,13 @@ def with_speed(config: Config, data: TrainingData) -> Config:
     if train.channels_last:
         denoiser = denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     denoiser.train()
-    choice = choose(denoiser, data.shape, ways(train.precision, train.kernels, fused_allowed=False))
-    a_picture = choice.seconds.get(choice.way, ESTIMATED_SECONDS)
-    seconds = train.steps * train.batch_size * a_picture if train.steps else train.minutes * 60
-    if train.kernels == "auto" and seconds >= LONG and pick_device(train.device).type == "cpu":
-        choice = choose(denoiser, data.shape, ways(choice.way.precision, train.kernels, fused_allowed=True))
+    choice = settle_way(
+        denoiser,
+        data.shape,
+        train.precision,
+        train.kernels,
+        lambda a_picture: train.steps * train.batch_size * a_picture if train.steps else train.minutes * 60,
+    )
     return with_train(config, precision=choice.way.precision, kernels=choice.way.kernels)
 
 
