@@ -6,6 +6,8 @@ python benchmarks/speed.py sampling --network ddpm-cifar10 --batch 32      rows 
 python benchmarks/speed.py memory --network ddpm-cifar10 --batch 32        row 8
 python benchmarks/speed.py overhead                                        row 5
 python benchmarks/speed.py steps-of-the-table                              row 9, its first half
+python benchmarks/speed.py profile --network course --batch 128           what a training step spends its time on
+python benchmarks/speed.py parts                                           the fused parts beside torch's own
 python benchmarks/speed.py memory-of-data FOLDER                           row 9, its second half; FOLDER takes about 4 GB
 
 The peer "as it comes" is the loop of diffusers' training example: UNet2DModel in float32, AdamW, gradients clipped at 1. "Tuned" is the
@@ -22,7 +24,8 @@ import subprocess
 import sys
 import time
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,6 +37,7 @@ import typer
 from alphabar.config import finish
 from alphabar.data.pictures import PictureSet
 from alphabar.interop.unet_config import from_unet_config
+from alphabar.networks.fused import MatrixAttention, doubled_convolution, fused_group_norm
 from alphabar.pipeline import Pipeline
 from alphabar.samplers.base import last_state
 from alphabar.training.loop import Trainer
@@ -61,7 +65,7 @@ TUNED = {
     "bf16, channels_last, fused AdamW, compile": {"low": True, "channels_last": True, "fused": True, "compiled": True},
     "channels_last, fused AdamW, compile": {"channels_last": True, "fused": True, "compiled": True},
 }
-Step = Callable[[], None]
+Step = Callable[[], Any]
 
 
 def pictures(network: str, n: int = 512) -> np.ndarray:
@@ -134,13 +138,14 @@ def theirs(
     return step
 
 
-def in_turns(steps: dict[str, Step], rounds: int, warm_up: int = 2) -> dict[str, list[float]]:
+def in_turns(steps: Mapping[str, Step], rounds: int, warm_up: int = 2, quiet: bool = False) -> dict[str, list[float]]:
     """Seconds of each, in turns."""
     for name, step in steps.items():
         began = time.perf_counter()
         for _ in range(warm_up):
             step()
-        print(f"  {name}: set up in {time.perf_counter() - began:.0f} s", flush=True)
+        if not quiet:
+            print(f"  {name}: set up in {time.perf_counter() - began:.0f} s", flush=True)
     taken: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
@@ -201,7 +206,7 @@ def training(
     names = list(TUNED) if tuned == "all" else [name for name in tuned.split(";") if name]
     trainer = ours(network, batch, "bfloat16", "fused")
     steps: dict[str, Step] = {
-        "alphabar, bfloat16, fused kernels": lambda: trainer.step() and None,
+        "alphabar, bfloat16, fused kernels": trainer.step,
         "diffusers as it comes": theirs(network, batch),
     }
     steps |= {f"diffusers, {name}": theirs(network, batch, **TUNED[name]) for name in names}
@@ -320,11 +325,87 @@ def steps_of_the_table(rounds: int = 9, batch: int = 64) -> None:
             "train": {"batch_size": batch, "steps": 1000, "precision": "bfloat16", "kernels": "fused"},
         }
         trainers[f"T = {steps}"] = Trainer(finish(config, [28, 28]), data)
-    taken = in_turns({name: (lambda t=t: t.step() and None) for name, t in trainers.items()}, rounds)
+    taken = in_turns({name: t.step for name, t in trainers.items()}, rounds)
     for name, seconds in taken.items():
         print(
             f"{name:12} {1000 * statistics.median(seconds):.1f} ms a step ({1000 * min(seconds):.1f} to {1000 * max(seconds):.1f})"
         )
+
+
+@app.command()
+def profile(
+    network: str = "course", batch: int = 128, kernels: str = "native", precision: str = "bfloat16", top: int = 12
+) -> None:
+    """The operations of one training step by their share of its time."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiler
+
+    trainer = ours(network, batch, precision, kernels)
+    for _ in range(2):
+        trainer.step()
+    with profiler(activities=[ProfilerActivity.CPU]) as found:
+        trainer.step()
+    events = sorted(found.key_averages(), key=lambda event: -event.self_cpu_time_total)
+    total = sum(event.self_cpu_time_total for event in events)
+    for event in events[:top]:
+        print(f"{100 * event.self_cpu_time_total / total:5.1f} %  {event.key}")
+
+
+LOW = torch.bfloat16
+
+
+def show_part(what: str, ways: dict[str, Callable[[], torch.Tensor]], inputs: list[torch.Tensor], rounds: int) -> None:
+    """Milliseconds of each way, forward and backward, medians in turns."""
+    results = {name: way() for name, way in ways.items()}
+    g = torch.randn_like(next(iter(results.values())))
+    back = {name: partial(torch.autograd.grad, y, inputs, g, retain_graph=True) for name, y in results.items()}
+    forward, backward = in_turns(ways, rounds, quiet=True), in_turns(back, rounds, quiet=True)
+    told = [
+        f"{name} {1000 * statistics.median(forward[name]):.1f} / {1000 * statistics.median(backward[name]):.1f}"
+        for name in ways
+    ]
+    print(f"{what:52} {', '.join(told)}", flush=True)
+
+
+def low_pictures(n: int, c: int, size: int) -> torch.Tensor:
+    return torch.randn(n, c, size, size, dtype=LOW).contiguous(memory_format=torch.channels_last).requires_grad_()
+
+
+def show_norm(n: int, c: int, size: int, rounds: int) -> None:
+    x, gain, bias = low_pictures(n, c, size), torch.ones(c), torch.zeros(c)
+    ways: dict[str, Callable[[], torch.Tensor]] = {
+        "torch": lambda: F.silu(F.group_norm(x, 32, gain.to(LOW), bias.to(LOW))),
+        "fused": lambda: fused_group_norm(x, gain, bias, 32, 1e-5),
+    }
+    show_part(f"group norm and SiLU: {n} of {c} channels, {size}x{size}", ways, [x], rounds)
+
+
+def show_attention(n: int, heads: int, length: int, d: int, rounds: int) -> None:
+    q, k, v = (torch.randn(n, length, heads, d, dtype=LOW).transpose(1, 2).requires_grad_() for _ in range(3))
+    ways: dict[str, Callable[[], torch.Tensor]] = {
+        "torch": lambda: F.scaled_dot_product_attention(q, k, v),
+        "fused": lambda: MatrixAttention.apply(q, k, v),
+    }
+    show_part(f"attention: {n} pictures, {heads} heads of {d}, {length} places", ways, [q, k, v], rounds)
+
+
+def show_doubling(n: int, c: int, size: int, rounds: int) -> None:
+    x, w = low_pictures(n, c, size), torch.randn(c, c, 3, 3, dtype=LOW, requires_grad=True)
+    ways: dict[str, Callable[[], torch.Tensor]] = {
+        "torch": lambda: F.conv2d(F.interpolate(x, scale_factor=2), w, padding=1),
+        "fused": lambda: doubled_convolution(x, w, None),
+    }
+    show_part(f"doubling and convolution: {n} of {c} channels, {size}x{size}", ways, [x, w], rounds)
+
+
+@app.command()
+def parts(rounds: int = 7) -> None:
+    """Each fused part beside torch's own in bfloat16: milliseconds forward / backward."""
+    show_norm(128, 32, 28, rounds)
+    show_norm(32, 128, 32, rounds)
+    show_attention(64, 8, 196, 8, rounds)
+    show_attention(16, 1, 256, 256, rounds)
+    show_doubling(16, 256, 16, rounds)
 
 
 @app.command()
