@@ -429,7 +429,9 @@ def memory_of_data(folder: Path, of: int = 0, memory_gb: float = 0.1) -> None:
     for n in (1000, 10_000, 100_000, 1_000_000):
         array = np.lib.format.open_memmap(folder / f"{n}.npy", "w+", np.uint8, (n, 32, 32, 3))
         for start in range(0, n, 10_000):
-            array[start : start + 10_000] = draw.integers(0, 256, array[start : start + 10_000].shape, np.uint8)
+            part = array[start : start + 10_000]
+            colour = draw.integers(0, 192, (len(part), 1, 1, 3), np.uint8)
+            part[:] = colour + draw.integers(0, 64, part.shape, np.uint8)
         array.flush()
         del array
         command = [sys.executable, __file__, "memory-of-data", str(folder), "--of", str(n)]

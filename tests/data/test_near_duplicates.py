@@ -50,6 +50,17 @@ def test_exact_copies_are_always_found():
     assert (groups[2040:] == groups[7]).all()
 
 
+def test_pieces_and_a_file_give_the_same_pairs(monkeypatch):
+    """A set that is compared piece by piece, its thumbnails in a file, has the pairs of one that is compared at once in memory."""
+    series = np.stack([np.clip(photo(16, 16, k // 6).astype(int) + k % 6, 0, 255).astype(np.uint8) for k in range(300)])
+    at_once = near_duplicates(series)
+    assert len(at_once) > 300
+    monkeypatch.setattr(module, "WINDOW", 7)
+    monkeypatch.setattr(module, "BLOCK", 5)
+    monkeypatch.setattr(module, "IN_MEMORY", 1000)
+    np.testing.assert_array_equal(near_duplicates(series), at_once)
+
+
 def test_recompressed_and_rescaled_copies_are_found_in_a_large_set():
     """The same picture in another size and quality, in a crowd where many others are as near in any single measure."""
     copies = [resized(recompressed(photo(96, 96, k), quality=60), 32) for k in range(60)]

@@ -258,6 +258,7 @@ REFUSED = {
         {"conditions": CLASSES | {"style": {"kind": "class", "classes": ["oil"]}}},
         "one class embedding, this model has the class conditions class, style",
     ),
+    "patches": ((1, 8, 8), {"network": {"patch": 2}}, "network.patch=2: UNet2DModel works on pixels"),
     "odd size": ((1, 9, 8), {}, "needs sizes that are multiples of 2, these pictures are 9x8"),
     "points": ((2,), {"network": {"kind": "mlp", "width": 8}}, "makes points"),
     "continuous": (

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alphabar.conditions.base import Cond
+from alphabar.conditions.base import Cond, Doors
 from alphabar.config import PRESETS, finish
 from alphabar.errors import ConfigurationError
 from alphabar.model import build_denoiser, count_parameters
 from alphabar.networks.layers import sinusoidal_embedding
 from alphabar.networks.settings import UNetSettings
-from alphabar.networks.unet import UNet
+from alphabar.networks.unet import UNet, from_patches, to_patches
 
 SMALL = UNetSettings(channels=[8, 16, 16], blocks=1, attention=[False, True, False], groups=4)
 
@@ -23,6 +23,29 @@ def test_any_size_and_one_to_four_channels_come_back_as_they_went_in(size, chann
     network = UNet(SMALL.model_copy(update={"down_padding": padding}), channels, channels)
     x = torch.randn(2, channels, *size)
     assert network(x, torch.tensor([3.0, 900.0]), Cond()).shape == x.shape
+
+
+@pytest.mark.parametrize(("patch", "size"), [(2, (28, 28)), (2, (27, 33)), (3, (13, 14)), (4, (16, 17))])
+def test_patches_hold_every_pixel_and_come_back(patch, size):
+    x = torch.arange(2 * 3 * size[0] * size[1], dtype=torch.float32).reshape(2, 3, *size)
+    squares = to_patches(x, patch)
+    assert squares.shape == (2, 3 * patch**2, -(-size[0] // patch), -(-size[1] // patch))
+    place = squares[:, :, 1, 2].reshape(2, 3, patch, patch)
+    torch.testing.assert_close(place, x[:, :, patch : 2 * patch, 2 * patch : 3 * patch], rtol=0, atol=0)
+    torch.testing.assert_close(from_patches(squares, patch, size), x, rtol=0, atol=0)
+    last = squares[0, :, -1, -1].reshape(3, patch, patch)  # what is added repeats the last row and column
+    assert bool((last[:, -1, -1] == x[0, :, -1, -1]).all())
+
+
+@pytest.mark.parametrize("size", [(28, 28), (27, 33)])
+def test_a_network_of_patches_takes_any_size_and_the_input_door(size):
+    network = UNet(SMALL.model_copy(update={"patch": 2}), 3, 3, Doors(concat=2))
+    x, time = torch.randn(2, 3, *size), torch.tensor([3.0, 900.0])
+    plain = network(x, time, Cond(concat=torch.zeros(2, 2, *size)))
+    assert plain.shape == x.shape
+    assert not torch.allclose(plain, network(x, time, Cond(concat=torch.ones(2, 2, *size))))
+    with pytest.raises(ConfigurationError, match="of patches of 2, which needs at least 8x8"):
+        network(x[..., :7], time, Cond())
 
 
 def test_too_small_a_picture_is_refused_with_the_least_size():

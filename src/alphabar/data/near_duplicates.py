@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
+
 import numpy as np
 from PIL import Image
 
 THUMBNAIL, PART = 16, 4
 MAX_RMS = 2.5  # of 255 levels: what recompression and rescaling leave
 MOST = 16  # pairs that a picture may have with later ones; all N^2 of a film's frames would connect nothing more
-BLOCK = 256
+BLOCK, WINDOW = 256, 2048  # pictures that are compared at once with how many others
+IN_MEMORY = 1 << 27  # bytes of thumbnails; more lie in a temporary file
 
 
 def near_duplicates(pictures: np.ndarray, max_rms: float = MAX_RMS) -> np.ndarray:
@@ -16,14 +20,30 @@ def near_duplicates(pictures: np.ndarray, max_rms: float = MAX_RMS) -> np.ndarra
 
     pictures (N, H, W, C) uint8. Of several equal thumbnails each is paired with the first, and only the first with others.
     Sums over parts of a picture, each divided by the root of the part's size, are no further apart than the pictures are. So
-    none is missed by looking only at those whose sums over the whole are near, and then at those whose sums over 4x4 are.
+    none is missed by looking only at those whose sums over the whole are near, of these at those whose sums over the four quarters
+    are, and then over 4x4.
     """
     if len(pictures) < 2:
         return np.zeros((0, 2), np.int64)
-    thumbnails = np.stack([thumbnail(picture) for picture in pictures])
+    thumbnails = _thumbnails(pictures)
     first, copies = _equal(thumbnails)
-    pairs = np.concatenate([copies, np.sort(first[_near(thumbnails[first], max_rms)], axis=1)])
+    pairs = np.concatenate([copies, np.sort(_near(thumbnails, first, max_rms), axis=1)])
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+
+
+def _thumbnails(pictures: np.ndarray) -> np.ndarray:
+    """Those of all pictures (N, C, h, w) uint8."""
+    shape = (len(pictures), *thumbnail(np.asarray(pictures[0])).shape)
+    out = np.empty(shape, np.uint8) if int(np.prod(shape)) <= IN_MEMORY else _in_a_file(shape)
+    for i in range(len(pictures)):
+        out[i] = thumbnail(np.asarray(pictures[i]))
+    return out
+
+
+def _in_a_file(shape: tuple[int, ...]) -> np.ndarray:
+    """An array that lies in a file without a name, gone when the array is."""
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
 def thumbnail(picture: np.ndarray) -> np.ndarray:
@@ -36,30 +56,37 @@ def thumbnail(picture: np.ndarray) -> np.ndarray:
 def _equal(thumbnails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The index of the first of each kind, and pairs (P, 2) of it with each later one that equals it."""
     n = len(thumbnails)
-    rows = thumbnails.reshape(n, -1).view(np.dtype((np.void, thumbnails[0].size))).ravel()
-    _, first, kind = np.unique(rows, return_index=True, return_inverse=True)
+    keys = np.array([hashlib.blake2b(t.tobytes(), digest_size=16).digest() for t in thumbnails], "V16")
+    _, first, kind = np.unique(keys, return_index=True, return_inverse=True)
     pairs = np.stack([first[kind], np.arange(n)], axis=1)
     return first, pairs[pairs[:, 0] != pairs[:, 1]]
 
 
-def _near(thumbnails: np.ndarray, max_rms: float) -> np.ndarray:
-    """Pairs (P, 2) of different thumbnails (N, C, h, w) that differ by at most max_rms."""
-    whole, parts = _sums(thumbnails, THUMBNAIL).sum(1) / np.sqrt(thumbnails.shape[1]), _sums(thumbnails, PART)
+def _near(thumbnails: np.ndarray, chosen: np.ndarray, max_rms: float) -> np.ndarray:
+    """Pairs (P, 2) of the chosen thumbnails, which differ from each other, that differ by at most max_rms."""
+    whole, halves, parts = (_sums(thumbnails, chosen, side) for side in (THUMBNAIL, THUMBNAIL // 2, PART))
     radius = max_rms * np.sqrt(thumbnails[0].size) + 0.5  # more, as float32 rounds; what is too much is dropped below
-    order = np.argsort(whole, kind="stable")
-    whole, parts = whole[order], parts[order]
-    pairs = []
+    key = whole.sum(1) / np.sqrt(thumbnails.shape[1])
+    order = np.argsort(key, kind="stable")
+    key, halves, parts, order = key[order], (halves - halves.mean(0))[order], parts[order], chosen[order]
+    pairs = [np.zeros((0, 2), np.int64)]
     for start in range(0, len(parts), BLOCK):
-        block = slice(start, start + BLOCK)
-        window = slice(start, np.searchsorted(whole, whole[block][-1] + radius, side="right"))
-        i, j = _first_of_each_row(_within(parts[block], parts[window], radius))
+        size = min(BLOCK, len(parts) - start)
+        end = int(np.searchsorted(key, key[start + size - 1] + radius, side="right"))
+        i, j = _candidates(halves[start:end], parts[start:end], size, radius)
         i, j = order[start + i], order[start + j]
         rms = np.sqrt(((thumbnails[i].astype(np.float32) - thumbnails[j]) ** 2).mean((1, 2, 3)))
         pairs.append(np.stack([i, j], axis=1)[rms <= max_rms])
     return np.concatenate(pairs)
 
 
-def _sums(thumbnails: np.ndarray, side: int) -> np.ndarray:
+def _sums(thumbnails: np.ndarray, chosen: np.ndarray, side: int) -> np.ndarray:
+    """`_part_sums` of the chosen thumbnails, piece by piece."""
+    pieces = np.array_split(chosen, -(-len(chosen) // WINDOW))
+    return np.concatenate([_part_sums(thumbnails[piece], side) for piece in pieces])
+
+
+def _part_sums(thumbnails: np.ndarray, side: int) -> np.ndarray:
     """Sums over each side x side part of (N, C, h, w), divided by the root of its size: (N, C * parts) float32."""
     height, width = thumbnails.shape[2:]
     rows, columns = np.arange(0, height, side), np.arange(0, width, side)
@@ -68,18 +95,34 @@ def _sums(thumbnails: np.ndarray, side: int) -> np.ndarray:
     return (sums / np.sqrt(sizes)).reshape(len(thumbnails), -1).astype(np.float32)
 
 
-def _within(a: np.ndarray, b: np.ndarray, radius: float) -> np.ndarray:
-    """Whether |a_i - b_j| <= radius, (n, m) bool, as a_i b_j >= (|a_i|^2 + |b_j|^2 - radius^2) / 2."""
-    near: np.ndarray = a @ b.T >= ((a**2).sum(1) - radius**2)[:, None] / 2 + (b**2).sum(1) / 2
-    return near
+def _candidates(halves: np.ndarray, parts: np.ndarray, size: int, radius: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of one of the first `size` rows and a later row, the sums over whose halves and over whose parts are within the radius:
+    rows and columns, at most MOST of a row."""
+    rows, columns = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    own = _with(halves[:size], (radius**2 - (halves[:size] ** 2).sum(1)) / 2, 1)
+    others = _with(halves, 1, (halves**2).sum(1) / -2).T
+    for start in range(0, len(halves), WINDOW):
+        nearness = own @ others[:, start : start + WINDOW]  # (radius^2 - distance^2) / 2
+        if start < size:
+            nearness[np.arange(size)[:, None] >= start + np.arange(nearness.shape[1])] = -1
+        if nearness.max() < 0:
+            continue
+        i, j = np.nonzero(nearness >= 0)
+        near = ((parts[i] - parts[start + j]) ** 2).sum(1) <= radius**2
+        rows.append(i[near])
+        columns.append(start + j[near])
+    i, j = np.concatenate(rows), np.concatenate(columns)
+    order = np.argsort(i, kind="stable")
+    i, j = i[order], j[order]
+    kept = np.arange(len(i)) - np.searchsorted(i, i) < MOST
+    return i[kept], j[kept]
 
 
-def _first_of_each_row(near: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where near (n, m) holds right of the diagonal, at most MOST times in a row: rows and columns."""
-    near[:, : len(near)] = np.triu(near[:, : len(near)], k=1)
-    i, j = np.nonzero(near)
-    rank = np.arange(len(i)) - np.searchsorted(i, i)
-    return i[rank < MOST], j[rank < MOST]
+def _with(x: np.ndarray, *columns: np.ndarray | float) -> np.ndarray:
+    """x (N, D) with one more column for each of these."""
+    return np.concatenate(
+        [x, *(np.full((len(x), 1), 1, np.float32) * np.reshape(c, (-1, 1)) for c in columns)], 1, dtype=np.float32
+    )
 
 
 def components(n: int, pairs: np.ndarray) -> np.ndarray:

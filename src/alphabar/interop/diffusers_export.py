@@ -112,6 +112,8 @@ def obstacles(config: Config, shape: tuple[int, ...]) -> Iterator[str]:
     labels = [name for name, settings in config.conditions.items() if kind_of(name, settings) is LabelEncoder]
     if len(labels) > 1:
         yield f"UNet2DModel has one class embedding, this model has the class conditions {', '.join(labels)}; use --to onnx"
+    if config.network.patch > 1:
+        yield f"network.patch={config.network.patch}: UNet2DModel works on pixels, not on squares of them; use --to onnx"
     yield from size_obstacle(config.network, shape)
     if build_schedule(config.schedule).steps is None:
         yield f"schedule.kind={config.schedule.kind} has no table of steps, which diffusers' schedulers need; use --to onnx"

@@ -17,6 +17,11 @@ class UNetSettings(Settings):
     channels: list[int] = Field(
         [64, 128, 128], min_length=1, description="channels of each resolution, from full size down by halves"
     )
+    patch: int = Field(
+        1,
+        ge=1,
+        description="squares of this many pixels a side become the channels of one place before the first convolution, and pixels again after the last: 2 makes a step several times cheaper",
+    )
     blocks: int = Field(2, ge=1, description="residual blocks of each resolution")
     attention: list[bool] = Field(
         [False, False, True], description="whether each resolution has attention after its residual blocks"

@@ -1,7 +1,9 @@
 """The U-Net of DDPM (Ho et al. 2020, app. B; Ronneberger et al. 2015).
 
 Blocks and parameter names correspond one to one to those of diffusers' `UNet2DModel`. Beyond it, pictures may have any size
-that is large enough: an odd size is met again on the way up by upsampling to the size of the skip connection.
+that is large enough: an odd size is met again on the way up by upsampling to the size of the skip connection. With `patch` > 1
+the network works on squares of pixels (space to depth, Shi et al. 2016, fig. 1, backwards), as the input of SimpleDiffusion's U-Net
+does (Hoogeboom et al. 2023, sec. 3.2).
 """
 
 from __future__ import annotations
@@ -156,7 +158,8 @@ class UNet(nn.Module):
         self.token_dim = settings.token_dim
         widths = settings.channels
         self.vector_dim = emb_dim = 4 * widths[0]
-        self.conv_in = nn.Conv2d(in_channels + doors.concat, widths[0], 3, padding=1)
+        area = settings.patch**2
+        self.conv_in = nn.Conv2d(area * (in_channels + doors.concat), widths[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(widths[0], emb_dim)
         levels = range(len(widths))
         self.down_blocks = nn.ModuleList(DownLevel(settings, widths[max(i - 1, 0)], i, emb_dim, doors) for i in levels)
@@ -165,11 +168,12 @@ class UNet(nn.Module):
             UpLevel(settings, widths[min(i + 1, len(widths) - 1)], i, emb_dim, doors) for i in reversed(levels)
         )
         self.conv_norm_out = GroupNorm(settings.groups, widths[0], settings.norm_eps)
-        self.conv_out = nn.Conv2d(widths[0], out_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(widths[0], area * out_channels, 3, padding=1)
 
     def forward(self, x: Tensor, time: Tensor, cond: Cond) -> Tensor:
         """Predict from the noisy picture, the time and the conditions."""
-        check_size(self.settings, *x.shape[-2:])
+        size = x.shape[-2:]
+        check_size(self.settings, *size)
         emb = sinusoidal_embedding(
             time, self.settings.channels[0], self.settings.sine_first, self.settings.frequency_shift
         )
@@ -179,18 +183,33 @@ class UNet(nn.Module):
         if self.doors.concat:
             x = torch.cat([x, self._concat_door(x, cond)], dim=1)
         context = Context(emb, cond)
-        skips = [self.conv_in(x)]
+        skips = [self.conv_in(to_patches(x, self.settings.patch))]
         for down in self.down_blocks:
             skips.extend(down(skips[-1], context))
         x = self.mid_block(skips[-1], context)
         for up in self.up_blocks:
             x = up(x, context, skips)
-        return cast(Tensor, self.conv_out(self.conv_norm_out(x, silu=True)))
+        return from_patches(self.conv_out(self.conv_norm_out(x, silu=True)), self.settings.patch, size)
 
     def _concat_door(self, x: Tensor, cond: Cond) -> Tensor:
         if cond.concat is None:
             return x.new_zeros(len(x), self.doors.concat, *x.shape[-2:])
         return cond.concat.to(x.dtype)
+
+
+def to_patches(x: Tensor, patch: int) -> Tensor:
+    """(N, C, H, W) -> (N, patch^2 C, ceil(H / patch), ceil(W / patch)): squares of pixels as channels, the last row and column repeated
+    where the size is no multiple."""
+    if patch == 1:
+        return x
+    height, width = x.shape[-2:]
+    x = F.pad(x, (0, -width % patch, 0, -height % patch), mode="replicate")
+    return F.pixel_unshuffle(x, patch)
+
+
+def from_patches(x: Tensor, patch: int, size: tuple[int, ...]) -> Tensor:
+    """(N, patch^2 C, h, w) -> (N, C, *size): back from `to_patches`, what was added cut off."""
+    return x if patch == 1 else F.pixel_shuffle(x, patch)[..., : size[0], : size[1]]
 
 
 def residual_block(
@@ -222,9 +241,9 @@ def cross_attention_block(settings: UNetSettings, channels: int) -> CrossAttenti
 
 def check_size(settings: UNetSettings, height: int, width: int) -> None:
     """Raise ConfigurationError if a picture is smaller than the downsampling allows: one pixel must be left at the bottom."""
-    least = 2 ** (len(settings.channels) - 1)
+    least = settings.patch * 2 ** (len(settings.channels) - 1)
     if min(height, width) < least:
         raise ConfigurationError(
-            f"pictures of {height}x{width} are too small for a network with {len(settings.channels)} resolutions, "
-            f"which needs at least {least}x{least}: use fewer network.channels (preset tiny has 2) or a larger data.size"
+            f"pictures of {height}x{width} are too small for a network with {len(settings.channels)} resolutions"
+            f"{f' of patches of {settings.patch}' if settings.patch > 1 else ''}, which needs at least {least}x{least}: use fewer network.channels (preset tiny has 2) or a larger data.size"
         )

@@ -1,0 +1,165 @@
+"""Which recipe gives the best pictures after so many minutes: candidates trained for the same time, counted in steps.
+
+alphabar extractor fashion-mnist --pictures 20000 --out fashion.safetensors     what sees the pictures
+python benchmarks/recipe.py time OUT [NAME ...]            seconds of a step of candidates, in turns; those left out cost what "v" does
+python benchmarks/recipe.py run OUT NAME ... --minutes 2   train each for minutes / seconds of a step, sample, measure
+python benchmarks/recipe.py table OUT                      all that was measured, as Markdown
+
+`time` wants a machine on which nothing else runs; `run` does not mind other work, since it counts steps. Data: Fashion-MNIST without
+classes, --data for a folder of one's own. Results are added to OUT/results.jsonl, so that a series may take several sittings. The
+distances are those of N samples to the first N test pictures by features of the extractor; the floor is that of N training
+pictures that neither the extractor nor the reference holds. `peer` is the recipe of the Hugging Face course's small UNet2DModel,
+computed by alphabar's kernels: what it learns in so many steps does not depend on how fast they are.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from speed import NETWORKS, in_turns
+
+import alphabar
+from alphabar.config import finish, resolve
+from alphabar.data.builtin_sets import load_fashion_mnist
+from alphabar.data.pictures import PictureSet
+from alphabar.evaluation.classifier import ClassifierExtractor, load_classifier, picture_keys
+from alphabar.evaluation.extractors import features
+from alphabar.evaluation.quality import Distances
+from alphabar.interop.unet_config import from_unet_config
+from alphabar.training.loop import Trainer
+
+app = typer.Typer(add_completion=False, help=__doc__)
+FILE = Path("fashion.safetensors")
+FAST = {"train.precision": "bfloat16", "train.kernels": "fused"}
+V = {"diffusion.prediction": "v", "train.rate": "cosine"}
+DDPM: dict[str, Any] = {
+    "network.channels": [24, 48, 96], "network.attention": [False, False, True], "network.blocks": 1, "network.groups": 8,
+    "diffusion.prediction": "eps", "train.rate": "constant", "train.warm_up": 200, "train.batch_size": 64,
+    "train.learning_rate": 1e-3,
+}  # fmt: skip
+WIDE = {"network.channels": [32, 64, 96]}
+PATCHES = {"network.patch": 2, "network.channels": [48, 96], "network.attention": [False, True]}
+PEER = {f"network.{name}": value for name, value in from_unet_config(NETWORKS["course"], "peer").model_dump().items()} | {
+    "diffusion.prediction": "eps", "train.rate": "constant", "train.warm_up": 0, "train.batch_size": 128,
+    "train.learning_rate": 1e-3,
+}  # fmt: skip
+CANDIDATES: dict[str, dict[str, Any]] = {
+    "ddpm": {},
+    "cosine rate": {"train.rate": "cosine"},
+    "v": V,
+    "v, cosine schedule": V | {"schedule.kind": "cosine"},
+    "v, min-SNR": V | {"loss.weight": "min_snr"},
+    "v, stratified": V | {"loss.times": "stratified"},
+    "v, importance": V | {"loss.times": "importance"},
+    "v, batch 32": V | {"train.batch_size": 32},
+    "v, batch 128": V | {"train.batch_size": 128, "train.learning_rate": 1.5e-3},
+    "v, rate 2e-3": V | {"train.learning_rate": 2e-3},
+    "v, rate 4e-3": V | {"train.learning_rate": 4e-3},
+    "v, 32-64-96": V | WIDE,
+    "v, 16-32-64": V | {"network.channels": [16, 32, 64]},
+    "v, attention on two levels": V | {"network.attention": [False, True, True]},
+    "v, no attention": V | {"network.attention": [False, False, False], "network.middle_attention": False},
+    "v, patches 48-96": V | PATCHES,
+    "v, patches 64-128": V | PATCHES | {"network.channels": [64, 128]},
+    "v, scale and shift": V | {"network.time_mode": "scale_shift"},
+}
+
+
+def settings_of(name: str, data: str) -> dict[str, Any]:
+    """All settings of a candidate."""
+    own = PEER if name == "peer" else DDPM | CANDIDATES[name]
+    return {"data.source": data, "data.class_from": "none"} | FAST | own
+
+
+@app.command()
+def time(out: Path, names: Annotated[list[str] | None, typer.Argument()] = None, rounds: int = 5) -> None:
+    """Seconds of a training step of each candidate, medians in turns, into OUT/seconds.json."""
+    out.mkdir(parents=True, exist_ok=True)
+    pictures = np.random.default_rng(0).integers(0, 256, (2000, 28, 28, 1), np.uint8)
+    steps = {}
+    for name in names or ["peer", *CANDIDATES]:
+        values = resolve("small", None, settings_of(name, "made-up") | {"train.steps": 1000})
+        steps[name] = Trainer(finish(values, [28, 28]), PictureSet(pictures)).step
+    file = out / "seconds.json"
+    known = json.loads(file.read_text()) if file.is_file() else {}
+    known |= {name: statistics.median(taken) for name, taken in in_turns(steps, rounds).items()}
+    file.write_text(json.dumps(known, indent=1))
+    print(file.read_text())
+
+
+@app.command()
+def run(
+    out: Path,
+    names: list[str],
+    minutes: float = 2.0,
+    seed: int = 0,
+    n: int = 2000,
+    steps: str = "20",
+    sampler: str = "auto",
+    data: str = "fashion-mnist",
+    extractor: Path = FILE,
+) -> None:
+    """Train, sample and measure each; a line a result into OUT/results.jsonl."""
+    judge, seconds = load_classifier(extractor), json.loads((out / "seconds.json").read_text())
+    reference, floor = real_pictures(judge, n)
+    print("floor", Distances.between(floor, reference), flush=True)
+    for name in names:
+        count = round(60 * minutes / seconds.get(name, seconds["v"]))  # most cost what "v" does
+        folder = out / f"{name.replace(' ', '-').replace(',', '')}-{minutes:g}-{seed}"
+        if not folder.exists():
+            settings = settings_of(name, data) | {"seed": seed, "train.preview_every": count}
+            for _ in alphabar.train(data, folder, preset="small", steps=count, settings=settings):
+                pass
+        measure(out, name, folder, judge, reference, minutes, count, n, steps, sampler)
+
+
+def measure(
+    out: Path,
+    name: str,
+    folder: Path,
+    judge: ClassifierExtractor,
+    reference: Any,
+    minutes: float,
+    count: int,
+    n: int,
+    steps: str,
+    sampler: str,
+) -> None:
+    """Sample from a run with each number of steps, and add what was found to the results."""
+    for each in map(int, steps.split(",")):
+        made = alphabar.load(folder).with_settings(steps=each, sampler=sampler).sample(n).pictures
+        found = Distances.between(features(judge, made), reference)
+        result = {"name": name, "minutes": minutes, "training steps": count, "run": folder.name, "sampler": sampler}
+        result |= {"steps": each, "n": n, "extractor": judge.hash, **vars(found)}
+        with open(out / "results.jsonl", "a") as file:
+            file.write(json.dumps(result) + "\n")
+        print(name, minutes, count, sampler, each, found, flush=True)
+
+
+def real_pictures(judge: ClassifierExtractor, n: int) -> tuple[Any, Any]:
+    """Features of the first n test pictures, and of n training pictures that the extractor did not see."""
+    test = load_fashion_mnist(part="t10k")[0][:n]
+    train = load_fashion_mnist()[0]
+    others = train[~judge.knew(picture_keys(train))][:n]
+    return features(judge, test), features(judge, others)
+
+
+@app.command()
+def table(out: Path) -> None:
+    """All results as a Markdown table, by minutes, the best first."""
+    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    print("| recipe | minutes | training steps | sampler, steps | N | Frechet distance | kernel distance x 1000 |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for line in sorted(lines, key=lambda line: (line["minutes"], line["frechet"])):
+        kernel = f"{1000 * line['kernel']:.1f} +- {1000 * line['kernel_error']:.1f}"
+        told = f"{line['sampler']}, {line['steps']} | {line['n']} | {line['frechet']:.3f} | {kernel}"
+        print(f"| {line['name']} | {line['minutes']:g} | {line['training steps']} | {told} |")
+
+
+if __name__ == "__main__":
+    app()
