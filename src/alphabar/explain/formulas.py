@@ -1,0 +1,191 @@
+"""Every formula of the derivation: its label, the formula itself, and the function that computes it.
+
+The pages in docs/, `alphabar explain` and the proofs in tests/laws/test_derivation.py all read it from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .notation import to_latex, to_unicode
+
+STEP_FORWARD = "sqrt(1 - beta[t])*x[t-1]"
+NOISED = "sqrt(alpha_bar[t])*x[0] + sqrt(1 - alpha_bar[t])*eps"
+
+
+@dataclass(frozen=True)
+class Formula:
+    """label: its name in both languages. source: the formula in the notation of `notation`. function: what computes it, in `alphabar`."""
+
+    label: str
+    source: str
+    function: str
+
+    @property
+    def latex(self) -> str:
+        """As LaTeX, without dollar signs."""
+        return to_latex(self.source)
+
+    @property
+    def text(self) -> str:
+        """As a line of Unicode."""
+        return to_unicode(self.source)
+
+
+_ALL = [
+    # forward
+    Formula("forward-step", f"q(x[t] | x[t-1]) == N(x[t], {STEP_FORWARD}, beta[t]*I)", "gaussian.step_mean"),
+    Formula("scaled-noise", "mu + sigma*eps is N(mu, sigma**2)", "gaussian.diffuse_step"),
+    Formula("forward-draw", f"x[t] == {STEP_FORWARD} + sqrt(beta[t])*eps[t]", "gaussian.diffuse_step"),
+    Formula("alpha", "alpha[t] == 1 - beta[t]", "schedule.TableSchedule"),
+    Formula(
+        "two-steps",
+        "x[t] == sqrt(alpha[t]*alpha[t-1])*x[t-2] + sqrt(alpha[t]*(1 - alpha[t-1]))*eps[t-1] + sqrt(1 - alpha[t])*eps[t]",
+        "gaussian.diffuse_step",
+    ),
+    Formula("sum-of-normals", "sigma_1*eps_1 + sigma_2*eps_2 is N(0, sigma_1**2 + sigma_2**2)", "gaussian.diffuse_step"),
+    Formula(
+        "two-variances", "alpha[t]*(1 - alpha[t-1]) + 1 - alpha[t] == 1 - alpha[t]*alpha[t-1]", "gaussian.stride_beta"
+    ),
+    Formula("alpha-bar", "alpha_bar[t] == prod_(s, 1, t, alpha[s])", "schedule.TableSchedule"),
+    Formula("closed-form", f"x[t] == {NOISED}", "gaussian.diffuse"),
+    Formula("marginal", "q(x[t] | x[0]) == N(x[t], sqrt(alpha_bar[t])*x[0], (1 - alpha_bar[t])*I)", "gaussian.diffuse"),
+    Formula("snr", "SNR[t] == alpha_bar[t]/(1 - alpha_bar[t])", "schedule.Schedule.snr"),
+    # one step back
+    Formula(
+        "bayes",
+        "q(x[t-1] | (x[t], x[0])) == q(x[t] | x[t-1])*q(x[t-1] | x[0])/q(x[t] | x[0])",
+        "gaussian.posterior_mean",
+    ),
+    Formula(
+        "exponent",
+        "q(x[t-1] | (x[t], x[0])) in exp(-1/2*((x[t] - sqrt(alpha[t])*x[t-1])**2/(1 - alpha[t])"
+        " + (x[t-1] - sqrt(alpha_bar[t-1])*x[0])**2/(1 - alpha_bar[t-1])"
+        " - (x[t] - sqrt(alpha_bar[t])*x[0])**2/(1 - alpha_bar[t])))",
+        "gaussian.posterior_mean",
+    ),
+    Formula(
+        "square",
+        "(x[t-1] - mu)**2/sigma**2 == x[t-1]**2/sigma**2 - 2*mu/sigma**2*x[t-1] + mu**2/sigma**2",
+        "gaussian.posterior_mean",
+    ),
+    Formula(
+        "square-coefficient",
+        "1/sigma**2 == alpha[t]/(1 - alpha[t]) + 1/(1 - alpha_bar[t-1])",
+        "gaussian.posterior_variance",
+    ),
+    Formula(
+        "linear-coefficient",
+        "mu/sigma**2 == sqrt(alpha[t])/(1 - alpha[t])*x[t] + sqrt(alpha_bar[t-1])/(1 - alpha_bar[t-1])*x[0]",
+        "gaussian.posterior_mean",
+    ),
+    Formula(
+        "posterior-variance",
+        "beta_tilde[t] == (1 - alpha_bar[t-1])/(1 - alpha_bar[t])*beta[t]",
+        "gaussian.posterior_variance",
+    ),
+    Formula(
+        "posterior-mean",
+        "mu_tilde[t] == sqrt(alpha[t])*(1 - alpha_bar[t-1])/(1 - alpha_bar[t])*x[t]"
+        " + sqrt(alpha_bar[t-1])*(1 - alpha[t])/(1 - alpha_bar[t])*x[0]",
+        "gaussian.posterior_mean",
+    ),
+    Formula("posterior", "q(x[t-1] | (x[t], x[0])) == N(x[t-1], mu_tilde[t], beta_tilde[t]*I)", "gaussian.posterior_mean"),
+    Formula(
+        "x0-from-eps",
+        "x[0] == (x[t] - sqrt(1 - alpha_bar[t])*eps)/sqrt(alpha_bar[t])",
+        "parameterization.x_0_from_eps",
+    ),
+    Formula(
+        "mean-from-eps",
+        "mu_tilde[t] == (x[t] - (1 - alpha[t])/sqrt(1 - alpha_bar[t])*eps)/sqrt(alpha[t])",
+        "gaussian.reverse_mean_from_eps",
+    ),
+    # training
+    Formula(
+        "best-guess",
+        "eps_star(x[t], t) == E(q, eps | x[t])",
+        "loss.denoising_loss",
+    ),
+    Formula(
+        "model",
+        "p_theta(x[t-1] | x[t]) == N(x[t-1], mu_theta(x[t], t), sigma[t]**2*I)",
+        "samplers.ancestral.Ancestral",
+    ),
+    Formula(
+        "bound",
+        "E(q, -log(p_theta(x[0]))) <= L[T] + sum_(t, 2, T, L[t-1]) + L[0]",
+        "evaluation.likelihood.variational_bound",
+    ),
+    Formula(
+        "bound-step",
+        "L[t-1] == E(q, KL(q(x[t-1] | (x[t], x[0])), p_theta(x[t-1] | x[t])))",
+        "loss.bound_term",
+    ),
+    Formula(
+        "bound-ends",
+        "L[T] + L[0] == E(q, KL(q(x[T] | x[0]), p(x[T])) - log(p_theta(x[0] | x[1])))",
+        "evaluation.likelihood.variational_bound",
+    ),
+    Formula(
+        "kl",
+        "KL(N(mu_1, sigma_1**2), N(mu_2, sigma_2**2))"
+        " == log(sigma_2/sigma_1) + (sigma_1**2 + (mu_1 - mu_2)**2)/(2*sigma_2**2) - 1/2",
+        "gaussian.kl_divergence",
+    ),
+    Formula(
+        "model-mean",
+        "mu_theta(x[t], t) == (x[t] - (1 - alpha[t])/sqrt(1 - alpha_bar[t])*eps_theta(x[t], t))/sqrt(alpha[t])",
+        "gaussian.reverse_mean_from_eps",
+    ),
+    Formula(
+        "step-weight",
+        "norm(mu_tilde[t] - mu_theta(x[t], t))**2/(2*sigma[t]**2)"
+        " == beta[t]**2/(2*sigma[t]**2*alpha[t]*(1 - alpha_bar[t]))*norm(eps - eps_theta(x[t], t))**2",
+        "loss.loss_weight",
+    ),
+    Formula("simple-loss", "L_simple == E((t, x[0], eps), norm(eps - eps_theta(x[t], t))**2)", "loss.denoising_loss"),
+    Formula("v", "v == sqrt(alpha_bar[t])*eps - sqrt(1 - alpha_bar[t])*x[0]", "parameterization.v_from_x_0_and_eps"),
+    Formula("x0-from-v", "x[0] == sqrt(alpha_bar[t])*x[t] - sqrt(1 - alpha_bar[t])*v", "parameterization.x_0_from_v"),
+    # sampling
+    Formula("ancestral", "x[t-1] == mu_theta(x[t], t) + sigma[t]*z", "samplers.ancestral.Ancestral"),
+    Formula("last-step", "x[0] == x_hat[0](x[1])", "samplers.ancestral.Ancestral"),
+    # fast samplers
+    Formula("score", "grad(x[t], log(q(x[t]))) == -E(q, eps | x[t])/sqrt(1 - alpha_bar[t])", "guidance.ClassifierGuided"),
+    Formula(
+        "ddim-family",
+        "x[s] == a[s]*x_hat[0] + sqrt(b[s]**2 - sigma**2)*eps_hat + sigma*z",
+        "samplers.ddim.DDIM",
+    ),
+    Formula("ddim", "x[s] == a[s]*x_hat[0] + b[s]*eps_hat", "samplers.coordinates.jump"),
+    Formula("euler", "x[s]/a[s] == x[t]/a[t] + (b[s]/a[s] - b[t]/a[t])*eps_hat", "samplers.euler.Euler"),
+    Formula("ode", "d_(x[t]/a[t]) == eps_hat*d_(b[t]/a[t])", "samplers.euler.Euler"),
+    Formula("half-log-snr", "lambda_[t] == log(a[t]/b[t])", "samplers.coordinates.half_log_snr"),
+    Formula("exponential-step", "x[s] == b[s]/b[t]*x[t] - a[s]*(exp(-h) - 1)*x_hat[0]", "samplers.coordinates.data_step"),
+    Formula(
+        "second-order",
+        "x_hat[m] == (1 + 1/(2*r))*x_hat[t] - 1/(2*r)*x_hat[u]",
+        "samplers.dpm_2m.extrapolated",
+    ),
+    # conditions and guidance
+    Formula("guided-density", "p_w(x | y) in p(x)*p(y | x)**w", "guidance.Guided"),
+    Formula("guidance", "eps_hat == u + w*(c - u)", "guidance.Guided"),
+    Formula("nested-guidance", "eps_hat == u + w_1*(c_1 - u) + w_2*(c_12 - c_1)", "guidance.Guided"),
+    Formula(
+        "classifier-guidance",
+        "eps_hat == eps_theta(x[t], t) - w*sqrt(1 - alpha_bar[t])*grad(x[t], log(p(y | x[t])))",
+        "guidance.ClassifierGuided",
+    ),
+    # evaluation
+    Formula(
+        "frechet",
+        "d**2 == norm(mu_1 - mu_2)**2 + Tr(S_1 + S_2 - 2*sqrt(S_1*S_2))",
+        "evaluation.distances.frechet_distance",
+    ),
+    Formula("kernel", "k(x, y) == (x*y/n + 1)**3", "evaluation.distances.kernel_distance"),
+    Formula(
+        "kernel-distance", "d**2 == E((x, X), k(x, X)) + E((y, Y), k(y, Y)) - 2*E((x, y), k(x, y))",
+        "evaluation.distances.kernel_distance",
+    ),
+]  # fmt: skip
+FORMULAS = {formula.label: formula for formula in _ALL}

@@ -1,0 +1,324 @@
+"""One way to write a formula, and three to read it: LaTeX for the pages, Unicode for the terminal, SymPy for the proofs.
+
+A formula is an expression of Python's grammar, read but never run: `x[t] == sqrt(alpha_bar[t])*x[0] + sqrt(1 - alpha_bar[t])*eps`.
+Square brackets are indices, `|` is "given". Relations: `==` is =, `is` is "distributed as", `in` is "proportional to", `>=` and `<=` as
+they stand. `N(m, v)` is a normal distribution, `N(x, m, v)` its density at x, `E(over, f)` an expectation, `norm(f)` a Euclidean length, `grad(x, f)` a gradient,
+`sum_(k, m, n, f)` and `prod_(k, m, n, f)` run over k from m to n. Imports no torch, and SymPy only for the proofs.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from typing import Any
+
+SYMBOLS: dict[str, tuple[str, str]] = {
+    "alpha_bar": (r"\bar\alpha", "ᾱ"),
+    "beta_tilde": (r"\tilde\beta", "β̃"),
+    "mu_tilde": (r"\tilde\mu", "μ̃"),
+    "eps_theta": (r"\epsilon_\theta", "ε_θ"),
+    "mu_theta": (r"\mu_\theta", "μ_θ"),
+    "p_theta": (r"p_\theta", "p_θ"),
+    "eps_hat": (r"\hat\epsilon", "ε̂"),
+    "x_hat": (r"\hat x", "x̂"),
+    "lambda_": (r"\lambda", "λ"),
+    "infinity": (r"\infty", "∞"),
+    "SNR": (r"\mathrm{SNR}", "SNR"),
+    "d_": (r"\mathrm{d}", "d"),
+    "L_simple": (r"L_\mathrm{simple}", "L_simple"),
+    "Tr": (r"\mathrm{Tr}", "Tr"),
+    "eps_star": (r"\epsilon^*", "ε*"),
+    "c_12": ("c_{1,2}", "c₁,₂"),
+    **{
+        name: (f"\\{name}", sign)
+        for name, sign in (("alpha", "α"), ("beta", "β"), ("mu", "μ"), ("sigma", "σ"), ("eta", "η"), ("theta", "θ"))
+    },
+    "eps": (r"\epsilon", "ε"),
+}
+"""Names that are written otherwise: in LaTeX, in Unicode. A letter with a number, such as w_1, becomes a letter with an index."""
+
+RELATIONS: dict[type[ast.cmpop], tuple[str, str]] = {
+    ast.Eq: ("=", "="),
+    ast.Is: (r"\sim", "~"),
+    ast.In: (r"\propto", "∝"),
+    ast.GtE: (r"\ge", "≥"),
+    ast.LtE: (r"\le", "≤"),
+}
+LOW = dict(zip("0123456789+-=()aehijklmnoprstuvx", "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₐₑₕᵢⱼₖₗₘₙₒₚᵣₛₜᵤᵥₓ", strict=True))
+HIGH = dict(zip("0123456789+-=()nixyzt", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱˣʸᶻᵗ", strict=True))
+ADDED, DIVIDED, MULTIPLIED, SIGNED, RAISED, ATOM = range(1, 7)  # from loose to tight
+LEVELS: dict[type[ast.operator], int] = {
+    ast.Add: ADDED, ast.Sub: ADDED, ast.BitOr: 0, ast.Mult: MULTIPLIED, ast.Div: DIVIDED, ast.Pow: RAISED,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Written:
+    """A part as text, and how tightly it holds together: what binds tighter puts parentheses around it."""
+
+    text: str
+    level: int = ATOM
+
+
+def parse(source: str) -> ast.expr:
+    """The expression. Raises SyntaxError."""
+    return ast.parse(source.strip(), mode="eval").body
+
+
+class Writer:
+    """What LaTeX and Unicode have in common."""
+
+    column = 0
+
+    def write(self, node: ast.expr) -> str:
+        """The whole as text."""
+        return self.visit(node).text
+
+    def visit(self, node: ast.expr) -> Written:
+        """One part as text."""
+        match node:
+            case ast.Compare(left, ops, comparators):
+                words = [self.write(left)]
+                for op, right in zip(ops, comparators, strict=True):
+                    words += [RELATIONS[type(op)][self.column], self.write(right)]
+                return Written(" ".join(words), 0)
+            case ast.Constant(value):
+                return Written(str(value))
+            case ast.Name(name):
+                return Written(self.name(name))
+            case ast.Subscript(ast.Name(name), index):
+                return Written(self.index(self.name(name), self.write(index).replace(" - ", "-")))
+            case ast.UnaryOp(ast.USub(), operand):
+                return Written("-" + self.within(operand, MULTIPLIED), SIGNED if self.column else ADDED)
+            case ast.BinOp():
+                return self.operation(node)
+            case ast.Call(ast.Name(name), args):
+                return self.call(name, args)
+            case ast.Call(ast.Subscript() as head, args):
+                return Written(f"{self.write(head)}({', '.join(map(self.write, args))})")
+            case ast.Tuple(elts):
+                return Written(", ".join(map(self.write, elts)), 0)
+        raise SyntaxError(f"a formula cannot hold {ast.unparse(node)!r}")
+
+    def within(self, node: ast.expr, level: int) -> str:
+        """The part, in parentheses if it holds less tightly than `level`."""
+        part = self.visit(node)
+        return part.text if part.level >= level else self.bracket(part.text)
+
+    def operation(self, node: ast.BinOp) -> Written:
+        """Two parts joined by an operator."""
+        level = LEVELS[type(node.op)]
+        match node.op:
+            case ast.Add():
+                return Written(f"{self.within(node.left, ADDED)} + {self.within(node.right, ADDED)}", level)
+            case ast.Sub():
+                return Written(f"{self.within(node.left, ADDED)} - {self.within(node.right, DIVIDED)}", level)
+            case ast.BitOr():
+                return Written(f"{self.write(node.left)} {self.given} {self.write(node.right)}", level)
+            case ast.Mult():
+                return self.product(node)
+            case ast.Div():
+                return self.fraction(node)
+            case ast.Pow():
+                return self.power(node)
+        raise SyntaxError(f"a formula cannot hold {ast.unparse(node)!r}")
+
+    given = "|"
+
+    def name(self, name: str) -> str:
+        """A name as it is written."""
+        if name in SYMBOLS:
+            return SYMBOLS[name][self.column]
+        letter, _, rest = name.partition("_")
+        return self.index(self.name(letter), rest) if rest else letter
+
+    def product(self, node: ast.BinOp) -> Written:
+        """Two factors side by side; a dot between two numbers."""
+        left, right = self.within(node.left, MULTIPLIED), self.within(node.right, SIGNED)
+        return Written(f"{left} {self.dot} {right}" if right[0].isdigit() else f"{left} {right}", MULTIPLIED)
+
+    dot = "·"
+
+    def index(self, text: str, index: str) -> str:
+        raise NotImplementedError
+
+    def bracket(self, text: str) -> str:
+        raise NotImplementedError
+
+    def fraction(self, node: ast.BinOp) -> Written:
+        raise NotImplementedError
+
+    def power(self, node: ast.BinOp) -> Written:
+        raise NotImplementedError
+
+    def call(self, name: str, args: list[ast.expr]) -> Written:
+        raise NotImplementedError
+
+
+class Latex(Writer):
+    """For the pages."""
+
+    given, dot = r"\mid", r"\cdot"
+
+    def index(self, text: str, index: str) -> str:
+        """A lower index."""
+        stem, theta, _ = text.partition(r"_\theta")
+        if theta:
+            return f"{stem}_{{\\theta, {index}}}"
+        return f"{text}_{index}" if len(index) == 1 else f"{text}_{{{index}}}"
+
+    def bracket(self, text: str) -> str:
+        """Parentheses that grow."""
+        return rf"\left({text}\right)"
+
+    def fraction(self, node: ast.BinOp) -> Written:
+        """One above the other."""
+        return Written(rf"\frac{{{self.write(node.left)}}}{{{self.write(node.right)}}}", SIGNED)
+
+    def power(self, node: ast.BinOp) -> Written:
+        """An upper index."""
+        return Written(f"{self.within(node.left, ATOM)}^{{{self.write(node.right)}}}", RAISED)
+
+    def call(self, name: str, args: list[ast.expr]) -> Written:
+        """A function of its arguments."""
+        words = [self.write(arg) for arg in args]
+        match name:
+            case "sqrt":
+                return Written(rf"\sqrt{{{words[0]}}}")
+            case "N":
+                first = rf"{words[0]};\, " if len(words) == 3 else ""
+                return Written(rf"\mathcal{{N}}\left({first}{', '.join(words[-2:])}\right)")
+            case "E":
+                return Written(rf"\mathbb{{E}}_{{{words[0]}}}\left[{words[1]}\right]")
+            case "norm":
+                return Written(rf"\left\lVert {words[0]} \right\rVert")
+            case "KL":
+                return Written(rf"D_\mathrm{{KL}}\left({words[0]} \,\Vert\, {words[1]}\right)")
+            case "grad":
+                return Written(rf"\nabla_{{{words[0]}}} {self.within(args[1], SIGNED)}", SIGNED)
+            case "sum_" | "prod_":
+                sign, level = (r"\sum", ADDED) if name == "sum_" else (r"\prod", SIGNED)
+                return Written(rf"{sign}_{{{words[0]}={words[1]}}}^{{{words[2]}}} {self.within(args[3], level)}", level)
+            case "exp" | "log":
+                return Written(
+                    rf"\{name}{self.bracket(words[0])}" if args_are_wide(args) else rf"\{name} {words[0]}",
+                    SIGNED if not args_are_wide(args) else ATOM,
+                )
+        return Written(f"{self.name(name)}({', '.join(words)})")
+
+
+def args_are_wide(args: list[ast.expr]) -> bool:
+    """Whether a function's argument needs parentheses: all but a name, a number, or another function's value."""
+    return not isinstance(args[0], ast.Name | ast.Constant | ast.Subscript | ast.Call)
+
+
+class Unicode(Writer):
+    """For the terminal."""
+
+    column = 1
+
+    def index(self, text: str, index: str) -> str:
+        """Small signs below the line, or _ where there are none."""
+        if all(sign in LOW for sign in index.replace(" ", "")):
+            return text + "".join(LOW[sign] for sign in index.replace(" ", ""))
+        return f"{text}_{index}" if len(index) == 1 else f"{text}_({index})"
+
+    def bracket(self, text: str) -> str:
+        """Parentheses."""
+        return f"({text})"
+
+    def fraction(self, node: ast.BinOp) -> Written:
+        """On one line."""
+        return Written(f"{self.within(node.left, MULTIPLIED)} / {self.within(node.right, SIGNED)}", DIVIDED)
+
+    def power(self, node: ast.BinOp) -> Written:
+        """Small signs above the line, or ^ where there are none."""
+        exponent = self.write(node.right)
+        high = "".join(HIGH.get(sign, "") for sign in exponent)
+        raised = high if len(high) == len(exponent) else f"^{self.within(node.right, ATOM)}"
+        return Written(self.within(node.left, ATOM) + raised, RAISED)
+
+    def call(self, name: str, args: list[ast.expr]) -> Written:
+        """A function of its arguments."""
+        words = [self.write(arg) for arg in args]
+        match name:
+            case "sqrt":
+                simple = isinstance(args[0], ast.Name | ast.Constant | ast.Subscript)
+                return Written(f"√{words[0]}" if simple else f"√({words[0]})")
+            case "N":
+                return Written(f"N({f'{words[0]}; ' if len(words) == 3 else ''}{', '.join(words[-2:])})")
+            case "E":
+                return Written(f"E[{words[1]}]")
+            case "norm":
+                return Written(f"‖{words[0]}‖")
+            case "KL":
+                return Written(f"KL({words[0]} ‖ {words[1]})")
+            case "grad":
+                return Written(f"∇{words[0]} {self.within(args[1], SIGNED)}", SIGNED)
+            case "sum_" | "prod_":
+                sign, level = ("Σ", ADDED) if name == "sum_" else ("Π", SIGNED)
+                return Written(f"{sign}[{words[0]}={words[1]}..{words[2]}] {self.within(args[3], level)}", level)
+        return Written(f"{self.name(name)}({', '.join(words)})")
+
+
+def to_latex(source: str) -> str:
+    """As LaTeX, without dollar signs."""
+    return Latex().write(parse(source))
+
+
+def to_unicode(source: str) -> str:
+    """As one line of text."""
+    return Unicode().write(parse(source))
+
+
+def to_sympy(source: str) -> Any:
+    """As a SymPy object: an equation for `==`, another relation as a function of both sides, otherwise an expression. Names with indices are symbols of their own: `x[t-1]`."""
+    return _sympy(parse(source))
+
+
+def symbol(name: str) -> Any:
+    """The SymPy symbol that a name, with or without indices, becomes; alpha, beta and their kin are positive, all are real."""
+    import sympy
+
+    name = ast.unparse(ast.parse(name, mode="eval"))
+    base = name.split("[")[0]
+    positive = base in ("alpha", "alpha_bar", "beta", "beta_tilde", "sigma", "a", "b", "SNR")
+    return sympy.Symbol(name, real=True, positive=True if positive else None)
+
+
+def _sympy(node: ast.expr) -> Any:
+    import sympy
+
+    match node:
+        case ast.Compare(left, [ast.Eq()], [right]):
+            return sympy.Eq(_sympy(left), _sympy(right), evaluate=False)
+        case ast.Compare(left, [relation], [right]):
+            return sympy.Function(type(relation).__name__)(_sympy(left), _sympy(right))
+        case ast.Constant(value):
+            return sympy.nsimplify(value)
+        case ast.Name() | ast.Subscript():
+            return symbol(ast.unparse(node))
+        case ast.UnaryOp(ast.USub(), operand):
+            return -_sympy(operand)
+        case ast.BinOp(left, ast.BitOr(), right):
+            return sympy.Function("given")(_sympy(left), _sympy(right))
+        case ast.BinOp(left, op, right):
+            a, b = _sympy(left), _sympy(right)
+            return {
+                ast.Add: a.__add__,
+                ast.Sub: a.__sub__,
+                ast.Mult: a.__mul__,
+                ast.Div: a.__truediv__,
+                ast.Pow: a.__pow__,
+            }[type(op)](b)
+        case ast.Call(ast.Name("prod_" | "sum_" as name), args):
+            k, first, last, inside = map(_sympy, args)
+            return (sympy.Product if name == "prod_" else sympy.Sum)(inside, (k, first, last))
+        case ast.Call(ast.Subscript() as head, args):
+            return sympy.Function(ast.unparse(head))(*map(_sympy, args))
+        case ast.Call(ast.Name(name), args):
+            known = {"sqrt": sympy.sqrt, "exp": sympy.exp, "log": sympy.log}
+            return known.get(name, sympy.Function(name))(*map(_sympy, args))
+        case ast.Tuple(elts):
+            return sympy.Tuple(*map(_sympy, elts))
+    raise SyntaxError(f"no algebra with {ast.unparse(node)!r}")

@@ -1,0 +1,771 @@
+"""Every formula of the derivation: the step to it from the ones before, in SymPy where it is algebra, in numbers where it is a limit or
+an expectation; and the function that computes it gives what it says.
+
+The formulas are those of `alphabar.explain.formulas`, which the pages show: a sign that is flipped there fails here.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+sympy = pytest.importorskip("sympy")
+
+from alphabar.conditions.base import Cond  # noqa: E402
+from alphabar.evaluation.distances import frechet_distance, kernel_distance  # noqa: E402
+from alphabar.explain.formulas import FORMULAS  # noqa: E402
+from alphabar.explain.notation import symbol, to_sympy  # noqa: E402
+from alphabar.gaussian import (  # noqa: E402
+    diffuse,
+    diffuse_step,
+    kl_divergence,
+    posterior_mean,
+    posterior_variance,
+    reverse_mean_from_eps,
+    step_mean,
+    stride_beta,
+)
+from alphabar.guidance import ClassifierGuided, Guided  # noqa: E402
+from alphabar.loss import denoising_loss, loss_weight  # noqa: E402
+from alphabar.parameterization import Prediction, v_from_x_0_and_eps, x_0_from_eps, x_0_from_v  # noqa: E402
+from alphabar.samplers.ancestral import Ancestral  # noqa: E402
+from alphabar.samplers.base import Visit  # noqa: E402
+from alphabar.samplers.coordinates import data_step, half_log_snr, jump, stride  # noqa: E402
+from alphabar.samplers.ddim import DDIM  # noqa: E402
+from alphabar.samplers.dpm_2m import extrapolated  # noqa: E402
+from alphabar.samplers.euler import Euler  # noqa: E402
+from alphabar.schedule import TableSchedule, linear_betas  # noqa: E402
+
+ONE_STEP_EARLIER = {
+    f"{name}[{t}]": f"{name}[{s}]"
+    for name in ("x", "alpha", "beta", "eps", "alpha_bar")
+    for t, s in (("t", "t-1"), ("t-1", "t-2"))
+}
+
+
+def sym(text: str) -> Any:
+    """A symbol, or an expression in the notation of the formulas."""
+    return to_sympy(text)
+
+
+def said(label: str) -> Any:
+    """The formula as SymPy has it: an equation, or a relation of two sides."""
+    return to_sympy(FORMULAS[label].source)
+
+
+def rhs(label: str) -> Any:
+    return said(label).args[1]
+
+
+def moved(expression: Any, renamed: dict[str, str]) -> Any:
+    """With other indices, all at once."""
+    return expression.subs({symbol(old): symbol(new) for old, new in renamed.items()}, simultaneous=True)
+
+
+def in_alpha(expression: Any) -> Any:
+    """beta_t and alpha_bar_t by alpha_t and alpha_bar_{t-1}: what the definitions say."""
+    return expression.subs(symbol("alpha_bar[t]"), sym("alpha[t]*alpha_bar[t-1]")).subs(
+        symbol("beta[t]"), sym("1 - alpha[t]")
+    )
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether two expressions are the same for all values."""
+    return bool(sympy.simplify(sympy.expand(sympy.expand_log(a - b, force=True))) == 0)
+
+
+def mean_and_variance(normal: Any) -> tuple[Any, Any]:
+    """Of an N(m, v I) or N(x, m, v I), in one dimension."""
+    mean, variance = normal.args[-2:]
+    return mean, variance.subs(symbol("I"), 1)
+
+
+def log_density(x: Any, mean: Any, variance: Any) -> Any:
+    """log N(x; mean, variance) in one dimension."""
+    return -((x - mean) ** 2) / (2 * variance) - sympy.log(2 * sympy.pi * variance) / 2
+
+
+def log_quotient() -> Any:
+    """The logarithm of the right side of Bayes' rule, from the three normal densities that stand in it."""
+    forward, earlier = rhs("forward-step"), moved(rhs("marginal"), {"x[t]": "x[t-1]", "alpha_bar[t]": "alpha_bar[t-1]"})
+    parts = [
+        log_density(sym(x), *mean_and_variance(q))
+        for x, q in (("x[t]", forward), ("x[t-1]", earlier), ("x[t]", rhs("marginal")))
+    ]
+    return parts[0] + parts[1] - parts[2]
+
+
+# --- proofs -----------------------------------------------------------------------------------------------------------------------
+
+
+def scaled_noise() -> None:
+    """The density of mu + sigma eps by the change of variables, 1 / sigma times that of eps at (z - mu) / sigma."""
+    z, (scaled, normal) = sympy.Symbol("z", real=True), said("scaled-noise").args
+    eps = sympy.solve(scaled - z, symbol("eps"))[0]
+    assert equal(log_density(eps, 0, 1) + sympy.log(sympy.diff(eps, z)), log_density(z, *mean_and_variance(normal)))
+
+
+def forward_draw() -> None:
+    """The mean plus the root of the variance times eps."""
+    mean, variance = mean_and_variance(rhs("forward-step"))
+    scaled = (
+        said("scaled-noise")
+        .args[0]
+        .subs({symbol("mu"): mean, symbol("sigma"): sympy.sqrt(variance), symbol("eps"): symbol("eps[t]")})
+    )
+    assert equal(rhs("forward-draw"), scaled)
+
+
+def two_steps() -> None:
+    """The step to t - 1 put into the step to t."""
+    step = rhs("forward-draw").subs(symbol("beta[t]"), sym("1 - alpha[t]"))
+    both = step.subs(symbol("x[t-1]"), moved(step, ONE_STEP_EARLIER))
+    assert equal(rhs("two-steps"), both)
+
+
+def sum_of_normals() -> None:
+    """Of independent summands the characteristic functions multiply; the product is that of the normal distribution on the right."""
+    total, normal = said("sum-of-normals").args
+    mean, variance = mean_and_variance(normal)
+    u, e = sympy.symbols("u e", real=True)
+    one = sympy.exp(-(u**2) / 2)  # of eps, checked here by its integral
+    integral = sympy.integrate(
+        sympy.exp(sympy.I * u * e - e**2 / 2) / sympy.sqrt(2 * sympy.pi), (e, -sympy.oo, sympy.oo)
+    )
+    assert sympy.simplify(integral - one) == 0
+    product = sympy.prod([one.subs(u, u * total.coeff(symbol(eps))) for eps in ("eps_1", "eps_2")])
+    assert sympy.simplify(product - sympy.exp(sympy.I * u * mean - variance * u**2 / 2)) == 0
+
+
+def two_variances() -> None:
+    """The squares of the factors before both noises, by the rule for sums."""
+    steps = rhs("two-steps")
+    left, right = said("two-variances").args
+    assert equal(left, steps.coeff(symbol("eps[t-1]")) ** 2 + steps.coeff(symbol("eps[t]")) ** 2)
+    assert equal(left, right)
+
+
+def closed_form() -> None:
+    """True for t = 1; and if it is for t - 1, one more step makes it true for t."""
+    first = rhs("closed-form").subs(symbol("alpha_bar[t]"), symbol("alpha[t]"))
+    step = rhs("forward-draw").subs(symbol("beta[t]"), sym("1 - alpha[t]"))
+    assert equal(first, step.subs({symbol("x[t-1]"): symbol("x[0]"), symbol("eps[t]"): symbol("eps")}))
+    earlier = moved(rhs("closed-form"), {"alpha_bar[t]": "alpha_bar[t-1]"})
+    both, whole = sympy.expand(step.subs(symbol("x[t-1]"), earlier)), in_alpha(rhs("closed-form"))
+    assert equal(both.coeff(symbol("x[0]")), whole.coeff(symbol("x[0]")))
+    merged = both.coeff(symbol("eps")) ** 2 + both.coeff(symbol("eps[t]")) ** 2  # independent, so variances add
+    assert equal(merged, whole.coeff(symbol("eps")) ** 2)
+
+
+def marginal() -> None:
+    """Mean and variance of the closed form."""
+    mean, variance = mean_and_variance(rhs("marginal"))
+    form = rhs("closed-form")
+    assert equal(mean, form.coeff(symbol("x[0]")) * symbol("x[0]"))
+    assert equal(variance, form.coeff(symbol("eps")) ** 2)
+
+
+def bayes() -> None:
+    """Its right side is a density of x_{t-1}: what stands below is the integral of what stands above. In numbers, by quadrature."""
+    assert str(said("bayes").args[0]).replace(" ", "") == "q(given(x[t-1],(x[t],x[0])))"
+    values = {"alpha[t]": 0.8, "alpha_bar[t-1]": 0.6, "x[t]": 0.7, "x[0]": -0.4}
+    log_q = in_alpha(log_quotient()).subs({symbol(k): v for k, v in values.items()})
+    x = np.linspace(-12, 12, 24001)
+    density = np.exp(sympy.lambdify(symbol("x[t-1]"), log_q, "numpy")(x))
+    assert np.trapezoid(density, x) == pytest.approx(1, abs=1e-9)
+    above = [str(part.func) + str(part.args[0]).replace(" ", "") for part in sympy.numer(rhs("bayes")).args]
+    assert sorted(above) == ["qgiven(x[t-1],x[0])", "qgiven(x[t],x[t-1])"]
+    assert str(sympy.denom(rhs("bayes"))).replace(" ", "") == "q(given(x[t],x[0]))"
+
+
+def exponent() -> None:
+    """The logarithm of the quotient differs from the exponent by a constant: its derivatives by x_{t-1}, x_t and x_0 are the same.
+
+    The third term has a minus: it comes from below the line."""
+    power = rhs("exponent").args[0]
+    for x in ("x[t-1]", "x[t]", "x[0]"):
+        difference = sympy.diff(in_alpha(log_quotient()) - in_alpha(power), symbol(x))
+        assert equal(difference, sympy.Integer(0)), x
+
+
+def square() -> None:
+    left, right = said("square").args
+    assert equal(left, right)
+
+
+def inside() -> Any:
+    """What stands in the exponent behind - 1/2, by powers of x_{t-1}."""
+    return sympy.Poly(sympy.expand(-2 * rhs("exponent").args[0]), symbol("x[t-1]"))
+
+
+def completed() -> Any:
+    """The completed square by powers of x_{t-1}."""
+    return sympy.Poly(rhs("square"), symbol("x[t-1]"))
+
+
+def square_coefficient() -> None:
+    left, right = said("square-coefficient").args
+    assert equal(left, completed().coeff_monomial(symbol("x[t-1]") ** 2))
+    assert equal(right, inside().coeff_monomial(symbol("x[t-1]") ** 2))
+
+
+def linear_coefficient() -> None:
+    """On both sides -2 times it: the factor that is easily lost."""
+    left, right = said("linear-coefficient").args
+    assert equal(-2 * left, completed().coeff_monomial(symbol("x[t-1]")))
+    assert equal(-2 * right, inside().coeff_monomial(symbol("x[t-1]")))
+
+
+def posterior_variance_proof() -> None:
+    assert equal(in_alpha(rhs("posterior-variance")), in_alpha(1 / rhs("square-coefficient")))
+
+
+def posterior_mean_proof() -> None:
+    solved = rhs("linear-coefficient") / rhs("square-coefficient")
+    assert equal(in_alpha(rhs("posterior-mean")), in_alpha(solved))
+
+
+def posterior() -> None:
+    """The whole density, its normalisation too: log of the quotient = log of this normal density."""
+    mean, variance = mean_and_variance(rhs("posterior"))
+    mean = mean.subs(symbol("mu_tilde[t]"), rhs("posterior-mean"))
+    variance = variance.subs(symbol("beta_tilde[t]"), rhs("posterior-variance"))
+    difference = in_alpha(log_quotient()) - in_alpha(log_density(symbol("x[t-1]"), mean, variance))
+    values = {"alpha[t]": "7/10", "alpha_bar[t-1]": "2/5", "x[t]": "3/10", "x[0]": "-1/2"}
+    for x in ("-1", "0", "2"):
+        point = {symbol(k): sympy.Rational(v) for k, v in {**values, "x[t-1]": x}.items()}
+        assert abs(sympy.N(difference.subs(point), 30)) < 1e-25
+
+
+def x0_from_eps() -> None:
+    solved = sympy.solve(symbol("x[t]") - rhs("closed-form"), symbol("x[0]"))
+    assert equal(solved[0], rhs("x0-from-eps"))
+
+
+def mean_from_eps() -> None:
+    put_in = rhs("posterior-mean").subs(symbol("x[0]"), rhs("x0-from-eps"))
+    assert equal(in_alpha(put_in), in_alpha(rhs("mean-from-eps")))
+
+
+def best_guess() -> None:
+    """Of all numbers m the mean has the least expected squared error: the derivative of sum p_i (e_i - m)^2 is 0 there, and rises."""
+    p, e, m = sympy.symbols("p1:4", positive=True), sympy.symbols("e1:4", real=True), sympy.Symbol("m", real=True)
+    total = sum(p)
+    error = sum(p_i / total * (e_i - m) ** 2 for p_i, e_i in zip(p, e, strict=True))
+    assert equal(sympy.solve(sympy.diff(error, m), m)[0], sum(p_i * e_i for p_i, e_i in zip(p, e, strict=True)) / total)
+    assert equal(sympy.diff(error, m, 2), sympy.Integer(2))
+
+
+def bound() -> None:
+    """Data N(0, 1 / 4) and a model of any linear eps_theta = c x: left side, right side and all KLs in closed form."""
+    betas = linear_betas(1000)[[300, 500, 700]] * 20
+    alpha_bar = np.concatenate([[1.0], np.cumprod(1 - betas.numpy())])
+    alpha, data = alpha_bar[1:] / alpha_bar[:-1], 0.25
+    for c in (0.2, 0.6, 0.9):
+        sigma_2 = 1 - alpha
+        slope = [
+            (1 - (1 - a) / math.sqrt(1 - ab) * c) / math.sqrt(a) for a, ab in zip(alpha, alpha_bar[1:], strict=True)
+        ]
+        variance = 1.0  # of p_theta(x_T), carried down to x_0
+        for k, s in zip(slope[::-1], sigma_2[::-1], strict=True):
+            variance = k**2 * variance + s
+        left = 0.5 * (math.log(2 * math.pi * variance) + data / variance)
+        ends = gauss_kl(alpha_bar[3] * data, 1 - alpha_bar[3], 1.0)  # L_T, with p(x_T) = N(0, 1)
+        second = data * alpha_bar[1] + 1 - alpha_bar[1]  # of x_1
+        error = data - 2 * slope[0] * math.sqrt(alpha_bar[1]) * data + slope[0] ** 2 * second
+        ends += 0.5 * (math.log(2 * math.pi * sigma_2[0]) + error / sigma_2[0])  # L_0
+        between = 0.0
+        for t in (2, 3):
+            tilde = (1 - alpha_bar[t - 1]) / (1 - alpha_bar[t]) * (1 - alpha[t - 1])
+            on_x_t = math.sqrt(alpha[t - 1]) * (1 - alpha_bar[t - 1]) / (1 - alpha_bar[t]) - slope[t - 1]
+            on_x_0 = math.sqrt(alpha_bar[t - 1]) * (1 - alpha[t - 1]) / (1 - alpha_bar[t])
+            along = on_x_t * math.sqrt(alpha_bar[t]) + on_x_0
+            gap = along**2 * data + on_x_t**2 * (1 - alpha_bar[t])  # the expected squared distance of both means
+            between += gauss_kl(gap, tilde, sigma_2[t - 1])
+        assert left <= ends + between
+        assert ends + between < left + 2  # and it is no empty bound
+
+
+def gauss_kl(squared_distance: float, variance_1: float, variance_2: float) -> float:
+    """The formula `kl` with an expected squared distance of the means."""
+    values = {
+        "sigma_1": math.sqrt(variance_1),
+        "sigma_2": math.sqrt(variance_2),
+        "mu_1": math.sqrt(squared_distance),
+        "mu_2": 0.0,
+    }
+    return float(rhs("kl").subs({symbol(k): v for k, v in values.items()}))
+
+
+def kl() -> None:
+    """E[log p_1 - log p_2] with x = mu_1 + sigma_1 e, E[e] = 0, E[e^2] = 1."""
+    e = sympy.Symbol("e", real=True)
+    m_1, s_1, m_2, s_2 = (symbol(name) for name in ("mu_1", "sigma_1", "mu_2", "sigma_2"))
+    s_1, s_2 = sympy.Symbol("s1", positive=True), sympy.Symbol("s2", positive=True)
+    x = m_1 + s_1 * e
+    inside = sympy.Poly(sympy.expand(log_density(x, m_1, s_1**2) - log_density(x, m_2, s_2**2)), e)
+    expected = inside.coeff_monomial(1) + inside.coeff_monomial(e**2)
+    assert equal(expected, rhs("kl").subs({symbol("sigma_1"): s_1, symbol("sigma_2"): s_2}))
+
+
+def model_mean() -> None:
+    """The mean with the network's guess in the place of the noise."""
+    theta = sympy.Function("eps_theta")(symbol("x[t]"), symbol("t"))
+    assert equal(rhs("model-mean"), rhs("mean-from-eps").subs(symbol("eps"), theta))
+
+
+def step_weight() -> None:
+    left, right = said("step-weight").args
+    theta, mu = (sympy.Function(name)(symbol("x[t]"), symbol("t")) for name in ("eps_theta", "mu_theta"))
+    plain = lambda part: part.replace(sympy.Function("norm"), lambda x: x)  # noqa: E731  (in one dimension)
+    means = plain(left).subs({symbol("mu_tilde[t]"): rhs("mean-from-eps"), mu: rhs("model-mean")})
+    assert equal(in_alpha(means), in_alpha(plain(right)))
+    assert theta in right.atoms(sympy.Function) or right.has(theta)
+
+
+def x0_from_v() -> None:
+    put_in = rhs("x0-from-v").subs({symbol("x[t]"): rhs("closed-form"), symbol("v"): rhs("v")})
+    assert equal(put_in, symbol("x[0]"))
+
+
+def last_step() -> None:
+    """With alpha_bar_0 = 1 the posterior is a point: its mean is x_0 and its variance 0, so there is no noise to add."""
+    at_the_end = {symbol("alpha_bar[t-1]"): 1, symbol("alpha_bar[t]"): symbol("alpha[t]")}
+    assert equal(rhs("posterior-mean").subs(at_the_end), symbol("x[0]"))
+    assert equal(rhs("posterior-variance").subs(at_the_end), sympy.Integer(0))
+    assert str(said("last-step")).replace(" ", "") == "Eq(x[0],x_hat[0](x[1]))"
+
+
+def mixture(alpha_bar: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For x_0 = -1 or 0.5 with weights 0.3 and 0.7: points x_t, the density there, and E[eps | x_t]."""
+    x, a, b = np.linspace(-3, 3, 6001), math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
+    parts = [
+        w * np.exp(-((x - a * m) ** 2) / (2 * b**2)) / math.sqrt(2 * math.pi) / b for w, m in ((0.3, -1), (0.7, 0.5))
+    ]
+    noise = sum(p * (x - a * m) / b for p, m in zip(parts, (-1, 0.5), strict=True))
+    return x, parts[0] + parts[1], noise / (parts[0] + parts[1])
+
+
+def score() -> None:
+    """The gradient of log q(x_t) by differences, against the expectation."""
+    expected = sympy.Symbol("expected")
+    formula = rhs("score").replace(sympy.Function("E"), lambda *_: expected)
+    for alpha_bar in (0.9, 0.5, 0.1):
+        x, density, noise = mixture(alpha_bar)
+        gradient = np.gradient(np.log(density), x)[5:-5]
+        claim = sympy.lambdify((expected, symbol("alpha_bar[t]")), formula, "numpy")(noise, alpha_bar)[5:-5]
+        np.testing.assert_allclose(gradient, claim, atol=2e-4)
+
+
+def ddim_family() -> None:
+    """If x_0_hat and eps_hat are right, x_s has the mean and the variance of q(x_s | x_0), whatever sigma is."""
+    form = rhs("ddim-family")
+    assert equal(form.coeff(symbol("x_hat[0]")), symbol("a[s]"))
+    assert equal(form.coeff(symbol("eps_hat")) ** 2 + form.coeff(symbol("z")) ** 2, symbol("b[s]") ** 2)
+
+
+def ddim() -> None:
+    assert equal(rhs("ddim"), rhs("ddim-family").subs(symbol("sigma"), 0))
+
+
+def euler() -> None:
+    """The step of DDIM divided by a_s, with x_t = a_t x_0_hat + b_t eps_hat."""
+    left, right = said("euler").args
+    noised = sym("a[t]*x_hat[0] + b[t]*eps_hat")
+    assert equal(left.subs(symbol("x[s]"), rhs("ddim")), right.subs(symbol("x[t]"), noised))
+
+
+def ode() -> None:
+    """The limit of ever smaller steps: with data N(0, 1 / 4) the flow keeps x_t / standard deviation of x_t, and Euler's error falls with
+    the step."""
+    assert str(said("ode")).replace(" ", "") == "Eq(d_(x[t]/a[t]),eps_hat*d_(b[t]/a[t]))"
+    errors = []
+    for n in (50, 100, 200):
+        sigma = np.linspace(3.0, 0.1, n + 1)
+        y = 1.0
+        for here, there in pairwise(sigma):
+            y += (there - here) * here * y / (0.25 + here**2)  # E[eps | x] for this data
+        errors.append(abs(y - math.sqrt((0.25 + 0.01) / (0.25 + 9.0))))
+    assert errors[0] / errors[1] == pytest.approx(2, abs=0.1)
+    assert errors[1] / errors[2] == pytest.approx(2, abs=0.1)
+
+
+def exponential_step() -> None:
+    """The same step as DDIM's, with h = lambda_s - lambda_t."""
+    lam = rhs("half-log-snr")
+    h = moved(lam, {"a[t]": "a[s]", "b[t]": "b[s]"}) - lam
+    noised = sym("a[t]*x_hat[0] + b[t]*eps_hat")
+    step = rhs("exponential-step").subs({symbol("h"): h, symbol("x[t]"): noised})
+    assert equal(sympy.simplify(sympy.expand_log(step)), rhs("ddim"))
+
+
+def second_order() -> None:
+    """Exact where x_0_hat is a line in lambda: u lies r h before t, m is the middle h / 2 after it."""
+    p, q, h, r = sympy.symbols("p q h r")
+    line = {"x_hat[t]": p, "x_hat[u]": p - q * r * h}
+    found = rhs("second-order").subs({symbol("r"): r} | {symbol(k): v for k, v in line.items()})
+    assert equal(found, p + q * h / 2)
+
+
+def guided_density() -> None:
+    """log p(y | x) = log p(x | y) - log p(x) + constant, so the score is s_u + w (s_c - s_u); with eps_hat = -b score that is guidance."""
+    x, w = sympy.Symbol("x", real=True), symbol("w")
+    prior, conditional = sympy.Function("P")(x), sympy.Function("C")(x)
+    factors = rhs("guided-density").args
+    assert {str(factor).replace(" ", "") for factor in factors} == {"p(x)", "p(given(y,x))**w"}
+    guided = sympy.diff(sympy.log(prior) + w * (sympy.log(conditional) - sympy.log(prior)), x)
+    scores = sympy.diff(sympy.log(prior), x), sympy.diff(sympy.log(conditional), x)
+    b = sympy.Symbol("b", positive=True)
+    eps = rhs("guidance").subs({symbol("u"): -b * scores[0], symbol("c"): -b * scores[1]})
+    assert equal(eps, -b * guided)
+
+
+def nested_guidance() -> None:
+    """All weights 1 give the estimate from both conditions, all 0 the one from none; one condition alone is plain guidance."""
+    form = rhs("nested-guidance")
+    assert equal(form.subs({symbol("w_1"): 1, symbol("w_2"): 1}), symbol("c_12"))
+    assert equal(form.subs({symbol("w_1"): 0, symbol("w_2"): 0}), symbol("u"))
+    assert equal(form.subs({symbol("w_2"): 0, symbol("c_1"): symbol("c"), symbol("w_1"): symbol("w")}), rhs("guidance"))
+
+
+def classifier_guidance() -> None:
+    """Guidance with the score of p(y | x_t) instead of the difference c - u: by the formula for the score c - u = -b gradient."""
+    gradient = sympy.Symbol("gradient")
+    form = rhs("classifier-guidance").replace(sympy.Function("grad"), lambda *_: gradient)
+    u = sympy.Function("eps_theta")(symbol("x[t]"), symbol("t"))
+    root = sympy.sqrt(1 - symbol("alpha_bar[t]"))
+    plain = rhs("guidance").subs({symbol("c"): u - root * gradient, symbol("u"): u})
+    assert equal(form, plain)
+
+
+def frechet() -> None:
+    """In one dimension the least E[(x - y)^2] of all ways to pair two normal distributions: y = mu_2 + sigma_2 / sigma_1 (x - mu_1)."""
+    m_1, m_2 = sympy.symbols("m1 m2", real=True)
+    s_1, s_2, e = sympy.Symbol("s1", positive=True), sympy.Symbol("s2", positive=True), sympy.Symbol("e", real=True)
+    paired = sympy.Poly(sympy.expand((m_1 + s_1 * e - m_2 - s_2 * e) ** 2), e)
+    expected = paired.coeff_monomial(1) + paired.coeff_monomial(e**2)
+    form = rhs("frechet").replace(sympy.Function("norm"), lambda x: x).replace(sympy.Function("Tr"), lambda x: x)
+    values = {symbol("mu_1"): m_1, symbol("mu_2"): m_2, symbol("S_1"): s_1**2, symbol("S_2"): s_2**2}
+    assert equal(expected, form.subs(values))
+
+
+PROOFS: dict[str, Callable[[], None]] = {
+    "scaled-noise": scaled_noise, "forward-draw": forward_draw, "two-steps": two_steps, "sum-of-normals": sum_of_normals,
+    "two-variances": two_variances, "closed-form": closed_form, "marginal": marginal, "bayes": bayes, "exponent": exponent,
+    "square": square, "square-coefficient": square_coefficient, "linear-coefficient": linear_coefficient,
+    "posterior-variance": posterior_variance_proof, "posterior-mean": posterior_mean_proof, "posterior": posterior,
+    "x0-from-eps": x0_from_eps, "mean-from-eps": mean_from_eps, "best-guess": best_guess, "bound": bound, "bound-step": bound,
+    "bound-ends": bound, "kl": kl, "model-mean": model_mean, "step-weight": step_weight, "x0-from-v": x0_from_v,
+    "last-step": last_step, "score": score, "ddim-family": ddim_family, "ddim": ddim, "euler": euler, "ode": ode,
+    "exponential-step": exponential_step, "second-order": second_order, "guided-density": guided_density,
+    "guidance": guided_density, "nested-guidance": nested_guidance, "classifier-guidance": classifier_guidance, "frechet": frechet,
+}  # fmt: skip
+DEFINITIONS = {
+    "forward-step", "alpha", "alpha-bar", "snr", "model", "simple-loss", "v", "ancestral", "half-log-snr", "kernel", "kernel-distance",
+}  # fmt: skip
+"""What is laid down, not proved: held by the function that computes it, below."""
+
+
+@pytest.mark.parametrize("label", PROOFS)
+def test_the_step_to_each_formula(label):
+    PROOFS[label]()
+
+
+def test_every_formula_is_proved_or_laid_down_and_computed():
+    assert set(FORMULAS) == set(PROOFS) | DEFINITIONS
+    assert not set(PROOFS) & DEFINITIONS
+    assert set(COMPUTED) >= DEFINITIONS - {
+        "alpha-bar",
+        "model",
+        "kernel-distance",
+    }  # these have tests of their own below
+
+
+@pytest.mark.parametrize("label", FORMULAS)
+def test_its_function_exists(label):
+    parts = FORMULAS[label].function.split(".")
+    for i in range(len(parts) - 1, 0, -1):
+        try:
+            found: Any = importlib.import_module("alphabar." + ".".join(parts[:i]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[i:]:
+            found = getattr(found, part)
+        assert found.__doc__
+        return
+    pytest.fail(f"alphabar has no {FORMULAS[label].function}")
+
+
+# --- what the functions give ------------------------------------------------------------------------------------------------------
+
+SCHEDULE = TableSchedule(linear_betas(40))
+K, S = 30, 12  # t is step 30; s, where a step may be any stride, is 12
+VALUES: dict[str, float] = {
+    "beta[t]": float(SCHEDULE.beta[K - 1]), "alpha[t]": float(SCHEDULE.alpha[K - 1]), "alpha_bar[t]": float(SCHEDULE.alpha_bars[K]),
+    "alpha_bar[t-1]": float(SCHEDULE.alpha_bars[K - 1]), "a[t]": math.sqrt(SCHEDULE.alpha_bars[K]),
+    "b[t]": math.sqrt(1 - SCHEDULE.alpha_bars[K]), "a[s]": math.sqrt(SCHEDULE.alpha_bars[S]), "b[s]": math.sqrt(1 - SCHEDULE.alpha_bars[S]),
+    "x[0]": 0.3, "x[t-1]": -0.7, "x[t]": 1.1, "eps": 0.4, "eps[t]": 0.4, "v": 0.9, "x_hat[0]": 0.25, "z": -1.3, "sigma": 0.0,
+    "mu_1": 0.2, "mu_2": -0.5, "sigma_1": 0.8, "sigma_2": 1.7, "S_1": 0.64, "S_2": 2.89, "u": 0.3, "c": -0.2, "c_1": -0.2, "c_12": 0.6,
+    "w": 2.5, "w_1": 2.5, "w_2": 0.5, "r": 0.8, "x_hat[t]": 0.25, "x_hat[u]": -0.1,
+}  # fmt: skip
+VALUES["eps_hat"] = (VALUES["x[t]"] - VALUES["a[t]"] * VALUES["x_hat[0]"]) / VALUES["b[t]"]
+VALUES["h"] = math.log(VALUES["a[s]"] / VALUES["b[s]"]) - math.log(VALUES["a[t]"] / VALUES["b[t]"])
+VALUES["sigma[t]"] = math.sqrt(float(posterior_variance(SCHEDULE.alpha_bars[K], SCHEDULE.alpha_bars[K - 1])))
+TIME, BEFORE_T, EARLIER = (torch.tensor(k / 40, dtype=torch.float64) for k in (K, K - 1, S))
+
+
+def tensor(name: str) -> torch.Tensor:
+    """One of the values as a picture of one pixel."""
+    return torch.full((1, 1), VALUES[name], dtype=torch.float64)
+
+
+def number(name: str) -> torch.Tensor:
+    return torch.tensor(VALUES[name], dtype=torch.float64)
+
+
+class Says:
+    """A denoiser that says what VALUES says."""
+
+    schedule = SCHEDULE
+
+    def __call__(self, x_t: torch.Tensor, t: Any, cond: Cond | None = None) -> Prediction:
+        return Prediction(tensor("x_hat[0]"), tensor("eps_hat"))
+
+
+class SaysByCondition:
+    """A denoiser whose eps is the vector of the condition, as guidance asks for."""
+
+    schedule = SCHEDULE
+
+    def __call__(self, x_t: torch.Tensor, t: Any, cond: Cond | None = None) -> Prediction:
+        assert cond is not None
+        assert cond.vector is not None
+        return Prediction(torch.zeros_like(x_t), cond.vector.to(x_t.dtype))
+
+
+def guided(names: list[str], weights: list[str]) -> torch.Tensor:
+    chain = [Cond(vector=tensor(name)) for name in names]
+    return Guided(SaysByCondition(), chain, [VALUES[w] for w in weights])(tensor("x[t]"), TIME).eps
+
+
+def step_of(sampler: Any, t: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+    return sampler.step(Says(), tensor("x[t]"), t, s, lambda: tensor("z"))[0]
+
+
+def classifier() -> torch.Tensor:
+    """With log p(y | x) = c x + constant, so that its gradient is c."""
+    found = ClassifierGuided(Says(), lambda x, t: (VALUES["c"] * x).flatten(1).sum(1), VALUES["w"])
+    return found(tensor("x[t]"), TIME).eps
+
+
+def second_order_step() -> torch.Tensor:
+    lam = half_log_snr(SCHEDULE, TIME)
+    c = stride(SCHEDULE, TIME, EARLIER)
+    u = SCHEDULE.time(2 * (lam - VALUES["r"] * c.h))
+    last = Visit(u, tensor("x[t]"), Prediction(tensor("x_hat[u]"), tensor("eps")))
+    now = Visit(TIME, tensor("x[t]"), Prediction(tensor("x_hat[t]"), tensor("eps")))
+    return extrapolated(Says(), now, [last], c)
+
+
+class Guesses(torch.nn.Module):
+    """A denoiser in training whose output is always 0.4 - 0.7."""
+
+    schedule = SCHEDULE
+
+    class settings:
+        prediction = "eps"
+
+    def output(self, x_t: torch.Tensor, t: Any, cond: Cond | None) -> tuple[torch.Tensor, None]:
+        return torch.full_like(x_t, VALUES["eps"] - 0.7), None
+
+
+def simple_loss() -> torch.Tensor:
+    from alphabar.settings import LossSettings
+
+    return denoising_loss(Guesses(), tensor("x[0]"), TIME.reshape(1), tensor("eps"), None, LossSettings()).total  # type: ignore[arg-type]
+
+
+def weight_of_simple() -> torch.Tensor:
+    """The weight that the bound has and the simple loss leaves out: here by its parts, as no setting uses it."""
+    assert float(loss_weight("simple", "eps", number("alpha_bar[t]"))) == 1
+    mean = reverse_mean_from_eps(tensor("x[t]"), tensor("eps"), number("alpha_bar[t]"), number("alpha_bar[t-1]"))
+    guess = reverse_mean_from_eps(tensor("x[t]"), tensor("eps") - 0.7, number("alpha_bar[t]"), number("alpha_bar[t-1]"))
+    return (mean - guess) ** 2 / (2 * number("sigma[t]") ** 2)
+
+
+ALPHA_BAR, BEFORE, A, B = (number(name) for name in ("alpha_bar[t]", "alpha_bar[t-1]", "a[t]", "b[t]"))
+COMPUTED: dict[str, Callable[[], torch.Tensor]] = {
+    "forward-step": lambda: step_mean(tensor("x[t-1]"), number("beta[t]")),
+    "forward-draw": lambda: diffuse_step(tensor("x[t-1]"), number("beta[t]"), tensor("eps[t]")),
+    "alpha": lambda: 1 - stride_beta(ALPHA_BAR, BEFORE),
+    "closed-form": lambda: diffuse(tensor("x[0]"), ALPHA_BAR, tensor("eps")),
+    "snr": lambda: SCHEDULE.snr(TIME),
+    "posterior-variance": lambda: posterior_variance(ALPHA_BAR, BEFORE),
+    "posterior-mean": lambda: posterior_mean(tensor("x[0]"), tensor("x[t]"), ALPHA_BAR, BEFORE),
+    "x0-from-eps": lambda: x_0_from_eps(tensor("x[t]"), tensor("eps"), A, B),
+    "mean-from-eps": lambda: reverse_mean_from_eps(tensor("x[t]"), tensor("eps"), ALPHA_BAR, BEFORE),
+    "kl": lambda: kl_divergence(number("mu_1"), 2 * number("sigma_1").log(), number("mu_2"), 2 * number("sigma_2").log()),
+    "v": lambda: v_from_x_0_and_eps(tensor("x[0]"), tensor("eps"), A, B),
+    "x0-from-v": lambda: x_0_from_v(tensor("x[t]"), tensor("v"), A, B),
+    "step-weight": weight_of_simple,
+    "simple-loss": simple_loss,
+    "ancestral": lambda: step_of(Ancestral(), TIME, BEFORE_T),
+    "ddim-family": lambda: step_of(DDIM(eta=0), TIME, EARLIER),
+    "ddim": lambda: jump(Prediction(tensor("x_hat[0]"), tensor("eps_hat")), number("a[s]"), number("b[s]")),
+    "euler": lambda: step_of(Euler(), TIME, EARLIER) / VALUES["a[s]"],
+    "half-log-snr": lambda: half_log_snr(SCHEDULE, TIME),
+    "exponential-step": lambda: data_step(tensor("x[t]"), tensor("x_hat[0]"), stride(SCHEDULE, TIME, EARLIER)),
+    "second-order": second_order_step,
+    "guidance": lambda: guided(["u", "c"], ["w"]),
+    "nested-guidance": lambda: guided(["u", "c_1", "c_12"], ["w_1", "w_2"]),
+    "classifier-guidance": classifier,
+    "frechet": lambda: torch.tensor(one_dimensional(VALUES["mu_1"], 0.8, VALUES["mu_2"], 1.7)),
+    "kernel": lambda: torch.tensor(kernel_of(0.6, -1.1)),
+}  # fmt: skip
+
+
+def one_dimensional(mean_1: float, sd_1: float, mean_2: float, sd_2: float) -> float:
+    """`frechet_distance` of two sets of numbers of exactly these means and standard deviations."""
+    base = torch.linspace(-1, 1, 50, dtype=torch.float64)[:, None]
+    base = (base - base.mean()) / base.std()
+    return frechet_distance(mean_1 + sd_1 * base, mean_2 + sd_2 * base)
+
+
+def kernel_of(x: float, y: float) -> float:
+    """k(x, y) out of the distance of sets in which all numbers are x, or y: k(x, x) + k(y, y) - 2 k(x, y)."""
+    distance, _ = kernel_distance(
+        torch.full((4, 1), x, dtype=torch.float64), torch.full((4, 1), y, dtype=torch.float64)
+    )
+    return ((x * x + 1) ** 3 + (y * y + 1) ** 3 - distance) / 2
+
+
+@pytest.mark.parametrize("label", COMPUTED)
+def test_the_function_gives_what_the_formula_says(label):
+    formula = rhs(label)
+    if label == "forward-step":
+        formula = mean_and_variance(formula)[0]
+    theta = sympy.Function("eps_theta")(symbol("x[t]"), symbol("t"))
+    given = VALUES["eps_hat"] if label in ("classifier-guidance",) else VALUES["eps"] - 0.7
+    mean = float(posterior_mean(tensor("x_hat[0]"), tensor("x[t]"), ALPHA_BAR, BEFORE))
+    formula = formula.subs({theta: given, sympy.Function("mu_theta")(symbol("x[t]"), symbol("t")): mean})
+    formula = formula.replace(sympy.Function("norm"), lambda x: x).replace(sympy.Function("Tr"), lambda x: x)
+    formula = formula.replace(sympy.Function("E"), lambda over, inside: inside).replace(
+        sympy.Function("grad"), lambda *_: VALUES["c"]
+    )
+    values = VALUES | ({"x": 0.6, "y": -1.1, "n": 1.0} if label == "kernel" else {})
+    expected = float(formula.subs({symbol(name): value for name, value in values.items()}))
+    assert float(COMPUTED[label]()) == pytest.approx(expected, rel=1e-5 if "guidance" in label else 1e-6)
+
+
+def flipped(source: str) -> list[str]:
+    """The formula with one of its signs, outside of indices, the other way round: one for each sign."""
+    signs = [node for node in ast.walk(ast.parse(source, mode="eval")) if is_sign(node)]
+    found = []
+    for k in range(len(signs)):
+        tree = ast.parse(source, mode="eval")
+        node = [node for node in ast.walk(tree) if is_sign(node)][k]
+        if isinstance(node, ast.BinOp):
+            node.op = ast.Sub() if isinstance(node.op, ast.Add) else ast.Add()
+        else:
+            node.op = ast.UAdd()  # type: ignore[attr-defined]
+        found.append(ast.unparse(tree).replace("(+", "(").replace("== +", "== "))
+    return found
+
+
+def is_sign(node: ast.AST) -> bool:
+    return isinstance(getattr(node, "op", None), ast.Add | ast.Sub | ast.USub)
+
+
+STATED = {
+    "forward-step": "q(given(x[t], x[t - 1]))",
+    "exponent": "q(given(x[t - 1], (x[t], x[0])))",
+    "posterior": "q(given(x[t - 1], (x[t], x[0]))) = N(x[t - 1]",
+    "model": "p_theta(given(x[t - 1], x[t])) = N(x[t - 1]",
+    "bound": "E(q, -log(p_theta(x[0]))) = L[0] + L[T] + Sum(L[t - 1], (t, 2, T))",
+    "bound-step": "L[t - 1] = E(q, KL(q(given(x[t - 1], (x[t], x[0]))), p_theta(given(x[t - 1], x[t]))))",
+    "bound-ends": "L[0] + L[T] = E(q, KL(q(given(x[T], x[0])), p(x[T])) - log(p_theta(given(x[0], x[1]))))",
+    "ancestral": "x[t - 1]",
+}
+"""How these begin, as SymPy has them: the densities and terms that the proofs of `bound` and of the densities compute by name."""
+SYMMETRIC = {("sum-of-normals", 0), ("ddim-family", 0)}  # + and - noise are distributed alike
+
+
+@pytest.mark.parametrize("label", STATED)
+def test_what_is_stated_about_what(label):
+    assert " = ".join(map(str, said(label).args)).startswith(STATED[label])
+
+
+def holds(label: str) -> bool:
+    try:
+        if label in STATED:
+            test_what_is_stated_about_what(label)
+        if label in PROOFS:
+            PROOFS[label]()
+        if label in COMPUTED:
+            test_the_function_gives_what_the_formula_says(label)
+        if label == "kernel-distance":
+            test_the_kernel_distance_is_the_formula()
+    except Exception:  # a formula that cannot even be read is wrong too
+        return False
+    return True
+
+
+FLIPPED = [
+    (label, k)
+    for label, formula in FORMULAS.items()
+    for k in range(len(flipped(formula.source)))
+    if (label, k) not in SYMMETRIC
+]
+
+
+@pytest.mark.parametrize(("label", "k"), FLIPPED)
+def test_a_flipped_sign_is_noticed(label, k, monkeypatch):
+    source = flipped(FORMULAS[label].source)[k]
+    monkeypatch.setitem(FORMULAS, label, dataclasses.replace(FORMULAS[label], source=source))
+    assert not holds(label), source
+
+
+def test_alpha_bar_is_the_product():
+    product = rhs("alpha-bar")
+    assert str(product) == "Product(alpha[s], (s, 1, t))"
+    for k in (1, 7, 40):
+        assert float(SCHEDULE.alpha_bars[k]) == pytest.approx(math.prod(SCHEDULE.alpha[:k].tolist()), rel=1e-12)
+
+
+def test_the_model_is_what_ancestral_sampling_draws_from():
+    """Mean and variance of its steps, over many z."""
+    mean, variance = mean_and_variance(rhs("model"))
+    draws = torch.randn(20000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    steps = torch.stack(
+        [Ancestral().step(Says(), tensor("x[t]"), TIME, BEFORE_T, lambda z=z: z.reshape(1, 1))[0] for z in draws[:2000]]
+    )
+    expected = float(posterior_mean(tensor("x_hat[0]"), tensor("x[t]"), ALPHA_BAR, BEFORE))
+    assert str(mean).replace(" ", "") == "mu_theta(x[t],t)"
+    assert float(steps.mean()) == pytest.approx(expected, abs=4 * VALUES["sigma[t]"] / math.sqrt(2000))
+    assert float(steps.var()) == pytest.approx(float(variance.subs(symbol("sigma[t]"), VALUES["sigma[t]"])), rel=0.15)
+
+
+def test_the_kernel_distance_is_the_formula():
+    """Averages over all pairs of two small sets, without a picture paired with itself."""
+    form = rhs("kernel-distance")
+    signs = sorted(str(term.as_coeff_Mul()[0]) for term in form.args)
+    assert signs == ["-2", "1", "1"]
+    generator = torch.Generator().manual_seed(1)
+    x, y = (
+        torch.randn(7, 3, generator=generator, dtype=torch.float64),
+        torch.randn(7, 3, generator=generator, dtype=torch.float64) + 1,
+    )
+    k = sympy.lambdify((symbol("x"), symbol("y"), symbol("n")), rhs("kernel"), "math")
+    table = lambda a, b: np.array([[k(1.0, float(p @ q), 3.0) for q in b] for p in a])  # noqa: E731
+    off = ~np.eye(7, dtype=bool)
+    expected = table(x, x)[off].mean() + table(y, y)[off].mean() - 2 * table(x, y).mean()
+    assert kernel_distance(x, y)[0] == pytest.approx(expected, rel=1e-9)
