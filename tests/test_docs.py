@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import dataclasses
 import importlib.util
 import math
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import typer
 from PIL import Image, ImageDraw
 
@@ -21,9 +23,12 @@ from alphabar import cli
 from alphabar.conditions import kinds
 from alphabar.conditions.base import Offer, Sizes
 from alphabar.config import finish, resolve
+from alphabar.data.builtin_sets import load_digits
 from alphabar.data.load import load_data
 from alphabar.data.settings import DataSettings
 from alphabar.errors import ConfigurationError, DataError
+from alphabar.explain.formulas import FORMULAS
+from alphabar.explain.topics import TOPICS
 
 from .cli.running import run_command_line
 
@@ -33,6 +38,18 @@ PAGES = sorted(path.name for path in (DOCS / "en").glob("*.md"))
 TEXTS = {str(p.relative_to(ROOT)): p for p in [*DOCS.glob("*/*.md"), *ROOT.glob("README*.md")]}
 SNIPPET = DOCS / "snippets" / "angle.py"
 LONGEST_EXAMPLE = 15
+
+
+spec = importlib.util.spec_from_file_location("build", DOCS / "build.py")
+assert spec
+assert spec.loader
+build = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(build)
+SNIPPETS = sorted((DOCS / "snippets").glob("*.py"))
+
+
+def regions_of(file: Path) -> list[str]:
+    return re.findall(r"# region (\S+)", file.read_text(encoding="utf-8"))
 
 
 def code_blocks(text: str) -> list[tuple[str, str]]:
@@ -71,10 +88,78 @@ def test_translations_have_the_same_headings_code_tables_and_pictures(name):
         assert found[0] == found[1], pattern
 
 
+def anchors(text: str) -> set[str]:
+    """The anchors that a code host gives to the headings of a page."""
+    heads = re.findall(r"^#+ (.*)$", without_code(text), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
+
+
 @pytest.mark.parametrize("path", TEXTS.values(), ids=TEXTS)
 def test_links_lead_somewhere(path):
-    for link in re.findall(r"\]\(((?!http|#)[^)#]+)", without_code(path.read_text(encoding="utf-8"))):
-        assert (path.parent / link).exists(), link
+    for link in re.findall(r"\]\(((?!http)[^)]+)\)", without_code(path.read_text(encoding="utf-8"))):
+        file, _, anchor = link.partition("#")
+        target = path.parent / file if file else path
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target.read_text(encoding="utf-8")), link
+
+
+# --- what is written by the code ------------------------------------------------------------------------------------------------------
+
+
+def test_formulas_snippets_short_forms_and_the_reference_are_those_of_the_code():
+    assert not build.stale(), "run python docs/build.py"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_both_languages_hold_the_same_formulas_and_snippets(name):
+    english, chinese = ((DOCS / language / name).read_text(encoding="utf-8") for language in ("en", "zh"))
+    found = [
+        [m.groups() for m in re.finditer(r"<!-- (formula|snippet|short|reference): (.*?) -->", text)]
+        for text in (english, chinese)
+    ]
+    assert found[0] == found[1]
+
+
+def test_every_formula_topic_and_snippet_stands_on_a_page():
+    text = "".join(path.read_text(encoding="utf-8") for path in (DOCS / "en").glob("*.md"))
+    assert all(f"<!-- formula: {label} -->" in text for label in FORMULAS)
+    assert all(f"<!-- short: {topic} -->" in text for topic in TOPICS)
+    for file in SNIPPETS:
+        assert all(f"<!-- snippet: {file.name} {region} -->" in text for region in regions_of(file))
+
+
+def test_a_flipped_sign_makes_a_page_stale(monkeypatch):
+    formula = FORMULAS["closed-form"]
+    monkeypatch.setitem(FORMULAS, "closed-form", dataclasses.replace(formula, source=formula.source.replace("+", "-")))
+    assert DOCS / "en" / "derivation.md" in build.stale()
+    assert DOCS / "zh" / "derivation.md" in build.stale()
+
+
+def test_the_snippets_run(tmp_path, monkeypatch):
+    """Each as it stands, in a folder with pictures of one's own; only the training is shorter."""
+    monkeypatch.chdir(tmp_path)
+    pictures, _, _ = load_digits()
+    (tmp_path / "my-pictures").mkdir()
+    for i in range(60):
+        Image.fromarray(pictures[i, :, :, 0]).save(tmp_path / "my-pictures" / f"{i}.png")
+    for name in ("quick_start", "derivation", "fast", "network", "guidance", "extending"):
+        code = (DOCS / "snippets" / f"{name}.py").read_text(encoding="utf-8").replace("minutes=30", "steps=3")
+        exec(compile(code, name, "exec"), found := {})
+        if name == "derivation":
+            assert torch.allclose(found["from_x_0"], found["from_eps"], atol=1e-5)
+            assert found["x"].mean(0).tolist() == pytest.approx([1, -1], abs=0.15)
+    assert found["pictures"].shape == (16, 1, 8, 8)
+    assert {path.name for path in tmp_path.glob("*.png")} == {"new.png", "sixteen.png", "bright.png"}
+    assert {path.stem for path in SNIPPETS} == {
+        "quick_start",
+        "derivation",
+        "fast",
+        "network",
+        "guidance",
+        "extending",
+        "angle",
+    }
 
 
 # --- code -------------------------------------------------------------------------------------------------------------------------
@@ -87,11 +172,13 @@ def test_the_pages_show_the_snippet_as_it_is():
 
 
 def test_examples_are_short_and_python_is_well_formed():
+    """All but those that come from files, which are run below."""
+    regions = {build.region_of(f.read_text(encoding="utf-8"), r) for f in SNIPPETS for r in regions_of(f)}
     for _, path in TEXTS.items():
         for language, code in code_blocks(path.read_text(encoding="utf-8")):
             if language == "python":
                 ast.parse(code)
-            if code != SNIPPET.read_text(encoding="utf-8"):
+            if code != SNIPPET.read_text(encoding="utf-8") and code not in regions:
                 assert len(code.splitlines()) <= LONGEST_EXAMPLE, code
 
 

@@ -19,7 +19,7 @@ LAYERS = [
     {"gaussian"},
     {"parameterization"},
     {"denoiser"},
-    {"config", "loss", "guidance", "samplers", "model"},
+    {"config", "loss", "guidance", "samplers", "model", "explain"},
     {"runs"},
     {"images", "speed"},
     {"output"},

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from ..errors import AlphabarError
-from . import demo, describe, edit, evaluate, interop, likelihood, sample, train
+from . import demo, describe, edit, evaluate, explain, interop, likelihood, sample, train
 
 app = typer.Typer(
     name="alphabar",
@@ -26,6 +26,7 @@ app.command("import")(interop.import_)
 app.command()(evaluate.evaluate)
 app.command()(evaluate.extractor)
 app.command()(likelihood.likelihood)
+app.command()(explain.explain)
 app.command()(describe.info)
 app.command()(describe.settings)
 app.command()(describe.doctor)

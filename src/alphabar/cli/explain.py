@@ -1,0 +1,101 @@
+"""`alphabar explain`: the derivation in the terminal, with the numbers of one's own schedule."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..explain.formulas import FORMULAS
+from ..explain.topics import LANGUAGES, TOPICS
+
+if TYPE_CHECKING:
+    from ..schedule import TableSchedule
+
+WORDS = {
+    "en": {
+        "topics": "topics (alphabar explain TOPIC)",
+        "numbers": "at step t = {t} of {steps}, {kind}",
+        "more": "more",
+    },
+    "zh": {
+        "topics": "主题 (alphabar explain TOPIC)",
+        "numbers": "第 t = {t} 步, 共 {steps} 步, {kind}",
+        "more": "详见",
+    },
+}
+
+
+def explain(
+    topic: Annotated[
+        str | None, typer.Argument(help="forward, closed-form, posterior, training, ...; without it: the list.")
+    ] = None,
+    t: Annotated[
+        int | None, typer.Option("--t", help="The step whose numbers are shown, 1 to T; default: the middle one.")
+    ] = None,
+    schedule: Annotated[str, typer.Option(help="linear, scaled_linear, cosine or sigmoid.")] = "linear",
+    steps: Annotated[int, typer.Option(help="T, the number of steps.")] = 1000,
+    run: Annotated[Path | None, typer.Option(help="A run folder: its schedule is taken.")] = None,
+    lang: Annotated[str | None, typer.Option(help="en or zh; default: as the locale says.")] = None,
+) -> None:
+    """Explain a part of the derivation: its formulas, and their numbers for a schedule."""
+    from ..errors import unknown
+
+    language = lang or language_of_locale()
+    if language not in LANGUAGES:
+        raise unknown("--lang", language, LANGUAGES)
+    words = WORDS[language]
+    if topic is None:
+        print(f"{words['topics']}:\n")
+        for name, each in TOPICS.items():
+            print(f"  {name:<14}{each.title[language]}")
+        return
+    if topic not in TOPICS:
+        raise unknown("topic", topic, TOPICS)
+    kind, table = read_schedule(schedule, steps, run)
+    step = max(1, table.steps // 2) if t is None else t
+    check_step(step, table.steps)
+    found = TOPICS[topic]
+    print(f"{found.title[language]}\n\n{found.text[language]}\n")
+    for label in found.formulas:
+        print(f"  {FORMULAS[label].text}    [{label}: alphabar.{FORMULAS[label].function}]")
+    numbers = found.numbers(table, step)
+    if numbers:
+        print("\n" + words["numbers"].format(t=step, steps=table.steps, kind=kind) + ":")
+        for name, value in numbers.items():
+            print(f"  {name} = {value:.6g}")
+    print(f"\n{words['more']}: docs/{language}/{found.page}")
+
+
+def language_of_locale() -> str:
+    """zh where the locale is Chinese, otherwise en."""
+    names = (os.environ.get(name) for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
+    return "zh" if next((name for name in names if name), "").lower().startswith("zh") else "en"
+
+
+def read_schedule(kind: str, steps: int, run: Path | None) -> tuple[str, TableSchedule]:
+    """The name and the table of a schedule, that of a run if one is given. Raises ConfigurationError if there is no table."""
+    from ..errors import ConfigurationError
+    from ..runs.folder import RunFolder
+    from ..schedule import TableSchedule, build_schedule
+    from ..settings import ScheduleSettings, validate
+
+    settings = (
+        RunFolder.open(run).config.schedule if run else validate(ScheduleSettings, {"kind": kind, "steps": steps})
+    )
+    found = build_schedule(settings)
+    if not isinstance(found, TableSchedule):
+        raise ConfigurationError(
+            f"schedule {settings.kind} has no table of steps; the derivation is about tables: try --schedule cosine"
+        )
+    return settings.kind, found
+
+
+def check_step(t: int, steps: int) -> None:
+    """Raise ConfigurationError for a step that the table does not have."""
+    from ..errors import ConfigurationError
+
+    if not 1 <= t <= steps:
+        raise ConfigurationError(f"--t must be a step from 1 to {steps}, got {t}; --steps changes their number")
