@@ -7,8 +7,11 @@ import csv
 import dataclasses
 import importlib.util
 import math
+import os
 import re
 import shlex
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -160,6 +163,26 @@ def test_the_snippets_run(tmp_path, monkeypatch):
         "extending",
         "angle",
     }
+
+
+def test_the_site_builds_and_asks_no_other_host(tmp_path):
+    pytest.importorskip("material")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    built = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    )
+    assert built.returncode == 0, built.stderr
+    pages = sorted((tmp_path / "site").glob("??/*.html"))
+    assert [page.stem for page in pages] == [Path(name).stem for name in PAGES] * 2
+    for page in pages:
+        html = page.read_text(encoding="utf-8")
+        assert not re.findall(r'<(?:script|img|link|iframe)[^>]*(?:src|href)="?(?:https?:)?//[^">]*', html), page
+        assert "$$" not in re.sub(r"<(code|pre|script).*?</\1>", "", html, flags=re.S), page
+        for link in re.findall(r'<a href="((?!http|mailto)[^"#]+)', html):
+            assert (page.parent / link).exists(), (page.name, link)
+    styles = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "site").rglob("*.css"))
+    assert not re.findall(r"url\(.?(?:https?:)?//", styles)
+    assert (tmp_path / "site" / "en" / "derivation.html").read_text(encoding="utf-8").count("<math") > 80
 
 
 # --- code -------------------------------------------------------------------------------------------------------------------------

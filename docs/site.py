@@ -1,0 +1,45 @@
+"""What MkDocs does to the pages beside turning them into HTML: formulas become MathML, which browsers draw themselves, and links to the
+source lead to copies of it. Nothing on the site asks another host for anything."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from latex2mathml.converter import convert
+
+ROOT = Path(__file__).parents[1]
+CODE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.S | re.M)
+BLOCK, INLINE = re.compile(r"^\$\$\n(.*?)\n\$\$$", re.S | re.M), re.compile(r"\$([^$\n]+)\$")
+SOURCE = re.compile(r"\[([^\]]+)\]\((?:\.\./\.\./|\.\./(?=snippets/))([^)#]+)\)")
+_linked: set[str] = set()
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Formulas and links of a page, outside of its code."""
+    parts = CODE.split(SOURCE.sub(source_link, markdown))
+    return "".join(part if i % 2 else with_mathml(part) for i, part in enumerate(parts))
+
+
+def with_mathml(text: str) -> str:
+    """`$$...$$` on lines of its own and `$...$` as MathML."""
+    text = BLOCK.sub(lambda m: f"\n{convert(m[1], display='block')}\n", text)
+    return INLINE.sub(lambda m: convert(m[1]), text)
+
+
+def source_link(match: re.Match[str]) -> str:
+    """A link to a file of the repository as a link to its copy; code in the words stays code."""
+    path = match[2] if (ROOT / match[2]).exists() else f"docs/{match[2]}"
+    _linked.add(path)
+    words = re.sub(r"`([^`]+)`", r"<code>\1</code>", match[1])
+    return f'<a href="../source/{path}.txt">{words}</a>'
+
+
+def on_post_build(config: Any, **_: Any) -> None:
+    """Copy the files that pages lead to."""
+    for path in sorted(_linked):
+        target = Path(config["site_dir"]) / "source" / f"{path}.txt"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / path, target)
