@@ -14,11 +14,15 @@ ROOT = Path(__file__).parents[1]
 CODE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.S | re.M)
 BLOCK, INLINE = re.compile(r"^\$\$\n(.*?)\n\$\$$", re.S | re.M), re.compile(r"\$([^$\n]+)\$")
 SOURCE = re.compile(r"\[([^\]]+)\]\((?:\.\./\.\./|\.\./(?=snippets/))([^)#]+)\)")
+SIGN = "[\\u3000-\\u303f\\u4e00-\\u9fff\\uff00-\\uffef]"
+BREAK = re.compile(rf"(?<={SIGN})\n(?={SIGN})")  # within a Chinese sentence, where it would become a space
 _linked: set[str] = set()
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Formulas and links of a page, outside of its code."""
+    if page.url.startswith("zh/"):
+        markdown = BREAK.sub("", markdown)
     parts = CODE.split(SOURCE.sub(source_link, markdown))
     return "".join(part if i % 2 else with_mathml(part) for i, part in enumerate(parts))
 
@@ -26,7 +30,9 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 def with_mathml(text: str) -> str:
     """`$$...$$` on lines of its own and `$...$` as MathML."""
     text = BLOCK.sub(lambda m: f"\n{convert(m[1], display='block')}\n", text)
-    return INLINE.sub(lambda m: convert(m[1]), text)
+    return INLINE.sub(
+        lambda m: f"<span>{convert(m[1])}</span>", text
+    )  # a line that starts with <math> would be a block
 
 
 def source_link(match: re.Match[str]) -> str:

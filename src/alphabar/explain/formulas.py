@@ -59,9 +59,9 @@ _ALL = [
     ),
     Formula(
         "exponent",
-        "q(x[t-1] | (x[t], x[0])) in exp(-1/2*((x[t] - sqrt(alpha[t])*x[t-1])**2/(1 - alpha[t])"
+        "q(x[t-1] | (x[t], x[0])) in exp(-((1/2)*((x[t] - sqrt(alpha[t])*x[t-1])**2/(1 - alpha[t])"
         " + (x[t-1] - sqrt(alpha_bar[t-1])*x[0])**2/(1 - alpha_bar[t-1])"
-        " - (x[t] - sqrt(alpha_bar[t])*x[0])**2/(1 - alpha_bar[t])))",
+        " - (x[t] - sqrt(alpha_bar[t])*x[0])**2/(1 - alpha_bar[t]))))",
         "gaussian.posterior_mean",
     ),
     Formula(
