@@ -42,6 +42,8 @@ DDPM: dict[str, Any] = {
     "diffusion.prediction": "eps", "train.rate": "constant", "train.warm_up": 200, "train.batch_size": 64,
     "train.learning_rate": 1e-3,
 }  # fmt: skip
+COSINE = V | {"schedule.kind": "cosine"}
+SLIM = {"network.channels": [16, 32, 64]}
 WIDE = {"network.channels": [32, 64, 96]}
 PATCHES = {"network.patch": 2, "network.channels": [48, 96], "network.attention": [False, True]}
 PEER = {f"network.{name}": value for name, value in from_unet_config(NETWORKS["course"], "peer").model_dump().items()} | {
@@ -52,7 +54,7 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "ddpm": {},
     "cosine rate": {"train.rate": "cosine"},
     "v": V,
-    "v, cosine schedule": V | {"schedule.kind": "cosine"},
+    "v, cosine schedule": COSINE,
     "v, min-SNR": V | {"loss.weight": "min_snr"},
     "v, stratified": V | {"loss.times": "stratified"},
     "v, importance": V | {"loss.times": "importance"},
@@ -61,11 +63,15 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "v, rate 2e-3": V | {"train.learning_rate": 2e-3},
     "v, rate 4e-3": V | {"train.learning_rate": 4e-3},
     "v, 32-64-96": V | WIDE,
-    "v, 16-32-64": V | {"network.channels": [16, 32, 64]},
+    "v, 16-32-64": V | SLIM,
     "v, attention on two levels": V | {"network.attention": [False, True, True]},
     "v, no attention": V | {"network.attention": [False, False, False], "network.middle_attention": False},
     "v, patches 48-96": V | PATCHES,
     "v, patches 64-128": V | PATCHES | {"network.channels": [64, 128]},
+    "v, cosine, 16-32-64": COSINE | SLIM,
+    "v, cosine, 16-32-64, batch 32": COSINE | SLIM | {"train.batch_size": 32},
+    "v, cosine, min-SNR": COSINE | {"loss.weight": "min_snr"},
+    "v, cosine, patches 48-96": COSINE | PATCHES,
     "v, scale and shift": V | {"network.time_mode": "scale_shift"},
 }
 
