@@ -68,6 +68,8 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "v, no attention": V | {"network.attention": [False, False, False], "network.middle_attention": False},
     "v, patches 48-96": V | PATCHES,
     "v, patches 64-128": V | PATCHES | {"network.channels": [64, 128]},
+    "v, cosine times": V | {"loss.times": "cosine"},
+    "v, cosine times, 16-32-64": V | SLIM | {"loss.times": "cosine"},
     "v, cosine, 16-32-64": COSINE | SLIM,
     "v, cosine, 16-32-64, batch 32": COSINE | SLIM | {"train.batch_size": 32},
     "v, cosine, min-SNR": COSINE | {"loss.weight": "min_snr"},

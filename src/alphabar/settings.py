@@ -133,8 +133,9 @@ class LossSettings(Settings):
     vlb_weight: float = Field(
         1e-3, ge=0, description="lambda of the hybrid loss L_simple + lambda T L_vlb, used when the variance is learned"
     )
-    times: Literal["uniform", "stratified", "importance"] = Field(
-        "uniform", description="how t is drawn: independently, one per stratum of the batch, or by past loss"
+    times: Literal["uniform", "stratified", "cosine", "importance"] = Field(
+        "uniform",
+        description="how t is drawn: independently, one per stratum of the batch, at the noise levels of a cosine schedule (whatever the schedule is), or by past loss",
     )
 
 

@@ -42,6 +42,14 @@ FUSED, SPEED = "networks/test_fused.py", "test_speed.py"
 DEFECTS = [
     # schedules
     Defect(
+        "cosine times from the noisy end twice as fast",
+        "training/times.py",
+        "torch.tan(math.pi / 2 * u)",
+        "torch.tan(math.pi / 4 * u)",
+        TIMES,
+        "cosine",
+    ),
+    Defect(
         "patches come back with the added rows instead of the first",
         "networks/unet.py",
         "[..., : size[0], : size[1]]",

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -10,7 +12,10 @@ from alphabar.training.times import TIME_SAMPLERS, Importance, Stratified, build
 TABLE = TableSchedule(linear_betas(40))
 
 
-@pytest.mark.parametrize("kind", TIME_SAMPLERS)
+UNIFORM = sorted(set(TIME_SAMPLERS) - {"cosine"})
+
+
+@pytest.mark.parametrize("kind", UNIFORM)
 def test_every_step_of_the_table_is_drawn_equally_often_and_nothing_else(kind):
     sampler = build_time_sampler(kind, TABLE)
     t = torch.cat([sampler.draw(64, 0, step)[0] for step in range(250)])
@@ -36,6 +41,20 @@ def test_draws_are_a_function_of_seed_and_step(kind):
     assert torch.equal(draw(1, 2), draw(1, 2))
     assert not torch.equal(draw(1, 2), draw(1, 3))
     assert not torch.equal(draw(1, 2), draw(2, 2))
+
+
+def test_cosine_draws_the_noise_levels_of_a_cosine_schedule_on_the_grid_of_any_other():
+    """The quantiles of log-SNR are those of -2 log tan(pi u / 2), as far as the table reaches."""
+    schedule = TableSchedule(linear_betas(1000))
+    sampler = build_time_sampler("cosine", schedule)
+    t, weight = (torch.cat(parts) for parts in zip(*[sampler.draw(64, 0, step) for step in range(200)], strict=True))
+    torch.testing.assert_close(t * 1000, (t * 1000).round(), rtol=0, atol=1e-9)
+    assert float(t.min() * 1000) >= 1
+    assert float(t.max()) <= 1
+    assert torch.equal(weight, torch.ones_like(weight))
+    for u in (0.1, 0.25, 0.5, 0.75, 0.9):
+        expected = -2 * math.log(math.tan(math.pi / 2 * (1 - u)))
+        assert float(schedule.log_snr(t).quantile(u)) == pytest.approx(expected, abs=0.05)
 
 
 def test_each_picture_draws_its_own_time():
