@@ -21,6 +21,7 @@ from .settings import ScheduleSettings
 
 Time = float | Tensor
 
+KEPT_TIMES = 4096
 BETA_CAP = 0.999  # Nichol & Dhariwal 2021, after eq. 17: keeps the last steps of a cosine table from being singular
 
 
@@ -81,14 +82,15 @@ class TableSchedule(Schedule):
         self.alpha = 1 - self.beta
         self.alpha_bars = torch.cat([torch.ones(1, dtype=torch.float64), self.alpha.cumprod(0)])
         self._log_snrs = self.alpha_bars.log() - torch.log1p(-self.alpha_bars)
+        self._known: dict[tuple[float, int], Tensor] = {}  # a sampler asks for the same few times again and again
 
     def alpha_bar(self, t: Time) -> Tensor:
         """alpha_bar at real t; exactly the table's value at t = k / T."""
-        return self._interpolate(t, self.alpha_bars, sign=1)
+        return self._at(t, sign=1)
 
     def noise_variance(self, t: Time) -> Tensor:
         """1 - alpha_bar at real t; exactly the table's value at t = k / T."""
-        return self._interpolate(t, 1 - self.alpha_bars, sign=-1)
+        return self._at(t, sign=-1)
 
     def time(self, log_snr: Time) -> Tensor:
         """By the same interpolation: in the log-SNR, or in alpha_bar where the log-SNR has no finite end."""
@@ -104,8 +106,20 @@ class TableSchedule(Schedule):
         fraction = torch.where(curved, by_log_snr, torch.where(below == 0, first, by_alpha_bar))
         return (below + fraction.clamp(0, 1)) / self.steps
 
-    def _interpolate(self, t: Time, table: Tensor, sign: int) -> Tensor:
+    def _at(self, t: Time, sign: int) -> Tensor:
+        """alpha_bar for sign 1, 1 - alpha_bar for sign -1."""
+        if isinstance(t, Tensor) and t.ndim:
+            return self._interpolate(t, sign)
+        key = float(t), sign
+        if key not in self._known:
+            if len(self._known) >= KEPT_TIMES:
+                self._known.clear()
+            self._known[key] = self._interpolate(key[0], sign)
+        return self._known[key].clone()
+
+    def _interpolate(self, t: Time, sign: int) -> Tensor:
         """sigmoid(sign * log-SNR) between grid points where both ends are finite; elsewhere linear in the table."""
+        table = self.alpha_bars if sign > 0 else 1 - self.alpha_bars
         position = check_time(t) * self.steps
         grid = position.round()
         position = torch.where((position - grid).abs() < 1e-9 * self.steps, grid, position)  # k / T * T is not always k

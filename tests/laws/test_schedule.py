@@ -165,3 +165,17 @@ def test_continuous_cosine_is_the_cosine():
     schedule = ContinuousCosineSchedule(max_log_snr=40.0)
     assert schedule.alpha_bar(0.3).item() == pytest.approx(math.cos(0.15 * math.pi) ** 2, abs=1e-6)
     assert schedule.alpha_bar(0.0) == 1
+
+
+def test_a_single_time_is_that_of_many_however_often_it_is_asked_for(monkeypatch):
+    """Single times are remembered: a caller may change what it got, and the memory does not grow without end."""
+    monkeypatch.setattr("alphabar.schedule.KEPT_TIMES", 3)
+    table = TableSchedule(linear_betas(50))
+    times = torch.tensor([0.0, 0.013, 0.4, 0.777, 1.0], dtype=torch.float64)
+    for _ in range(3):
+        for t, a, b in zip(times, table.alpha_bar(times), table.noise_variance(times), strict=True):
+            for asked in (t, float(t)):
+                assert torch.equal(table.alpha_bar(asked), a)
+                assert torch.equal(table.noise_variance(asked), b)
+            table.alpha_bar(t).zero_()
+    assert len(table._known) <= 3
