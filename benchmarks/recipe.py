@@ -91,7 +91,7 @@ def time(out: Path, names: Annotated[list[str] | None, typer.Argument()] = None,
     pictures = np.random.default_rng(0).integers(0, 256, (2000, 28, 28, 1), np.uint8)
     steps = {}
     for name in names or ["peer", *CANDIDATES]:
-        values = resolve("small", None, settings_of(name, "made-up") | {"train.steps": 1000})
+        values = resolve("ddpm", None, settings_of(name, "made-up") | {"train.steps": 1000})
         steps[name] = Trainer(finish(values, [28, 28]), PictureSet(pictures)).step
     file = out / "seconds.json"
     known = json.loads(file.read_text()) if file.is_file() else {}
@@ -121,7 +121,7 @@ def run(
         folder = out / f"{name.replace(' ', '-').replace(',', '')}-{minutes:g}-{seed}"
         if not folder.exists():
             settings = settings_of(name, data) | {"seed": seed, "train.preview_every": count}
-            for _ in alphabar.train(data, folder, preset="small", steps=count, settings=settings):
+            for _ in alphabar.train(data, folder, preset="ddpm", steps=count, settings=settings):
                 pass
         measure(out, name, folder, judge, reference, minutes, count, n, steps, sampler)
 

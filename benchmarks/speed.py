@@ -90,7 +90,7 @@ def ours(network: str, batch: int, precision: str, kernels: str) -> Trainer:
     train = {"batch_size": batch, "precision": precision, "kernels": kernels, "steps": 1000}
     size = [config["sample_size"]] * 2
     values = {
-        "preset": "small",
+        "preset": "ddpm",
         "network": settings,
         "train": train,
         "schedule": {"kind": "linear"},
@@ -222,7 +222,7 @@ def sampling(network: str = "ddpm-cifar10", batch: int = 32, steps: int = 3, rou
     config = NETWORKS[network]
     shape = (config["in_channels"], config["sample_size"], config["sample_size"])
     denoiser = ours(network, 2, "bfloat16", "fused").ema.module
-    pipeline = Pipeline(denoiser, shape, finish({"preset": "small"}, shape[1:]).sample, {}).with_settings(
+    pipeline = Pipeline(denoiser, shape, finish({"preset": "ddpm"}, shape[1:]).sample, {}).with_settings(
         sampler="ddim", steps=steps
     )
     pipeline.freeze()
@@ -320,7 +320,7 @@ def steps_of_the_table(rounds: int = 9, batch: int = 64) -> None:
     data, trainers = PictureSet(pictures("course")), {}
     for steps in (25, 100, 1000, 10_000):
         config = {
-            "preset": "small",
+            "preset": "ddpm",
             "schedule": {"steps": steps},
             "train": {"batch_size": batch, "steps": 1000, "precision": "bfloat16", "kernels": "fused"},
         }
@@ -419,7 +419,7 @@ def memory_of_data(folder: Path, of: int = 0, memory_gb: float = 0.1) -> None:
             "train.kernels": "native",
             "data.memory_gb": memory_gb,
         }
-        for _ in train(path, folder / f"run-{of}", preset="small", steps=3, settings=settings):
+        for _ in train(path, folder / f"run-{of}", preset="ddpm", steps=3, settings=settings):
             pass
         status = Path("/proc/self/status").read_text()
         print(next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon")))

@@ -59,7 +59,7 @@ def region_of(code: str, region: str) -> str:
     found = re.search(rf"^( *)# region {re.escape(region)}\n(.*?)^ *# endregion", code, re.S | re.M)
     if found is None:
         raise KeyError(f"no region {region!r}")
-    return re.sub(rf"^{found[1]}", "", found[2], flags=re.M)
+    return re.sub(rf"^{found[1]}", "", found[2], flags=re.M).rstrip() + "\n"
 
 
 def short(topic: str, language: str) -> str:

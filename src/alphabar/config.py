@@ -53,17 +53,22 @@ class Config(Settings):
 SECTIONS = {name for name in Config.model_fields if name not in ("preset", "seed")}
 Overrides = Mapping[str, Any] | Sequence[str]
 
+SMALL_NETWORK = {"channels": [24, 48, 96], "blocks": 1, "attention": [False, False, True], "groups": 8}
 PRESETS: dict[str, dict[str, Any]] = {
     # For pictures up to 16 pixels: 0.7 M parameters, learns the digits in two minutes on two cores.
     "tiny": {
         "network": {"channels": [32, 64], "blocks": 1, "attention": [False, True], "groups": 8},
         "train": {"learning_rate": 2e-3, "minutes": 2.0},
     },
-    # For 28 to 64 pixels on a CPU: 1.5 M parameters, recognisable Fashion-MNIST in half an hour on two cores.
+    # For 28 to 64 pixels on a CPU: 1.5 M parameters, trained by the best recipe found so far (benchmarks/RESULTS.md, The recipe).
     "small": {
-        "network": {"channels": [24, 48, 96], "blocks": 1, "attention": [False, False, True], "groups": 8},
-        "train": {"learning_rate": 1e-3, "batch_size": 64},
+        "network": SMALL_NETWORK,
+        "diffusion": {"prediction": "v"},
+        "loss": {"times": "cosine"},
+        "train": {"learning_rate": 1e-3, "batch_size": 64, "rate": "cosine"},
     },
+    # The same network with the training of the derivation (Ho et al. 2020).
+    "ddpm": {"network": SMALL_NETWORK, "train": {"learning_rate": 1e-3, "batch_size": 64}},
     # The 35.7 M network and the training of Ho et al. 2020 on CIFAR-10 (app. B); made for a GPU.
     "ddpm-cifar10": {
         "data": {"size": [32, 32], "flip": True},
@@ -75,7 +80,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "sample": {"sampler": "ancestral", "variance": "beta", "steps": 1000},
     },
 }  # fmt: skip
-"""All share the diffusion of DDPM: T = 1000 linear betas, eps prediction, the simple loss, uniform times."""
+"""All share T = 1000 linear betas; all but "small" eps prediction, the simple loss, uniform times and a constant rate, as in DDPM."""
 
 LARGEST_TINY = 16
 OF_A_CONDITION = re.compile(r"conditions\.\w+\.\w+")
