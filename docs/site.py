@@ -13,7 +13,7 @@ from latex2mathml.converter import convert
 ROOT = Path(__file__).parents[1]
 CODE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.S | re.M)
 BLOCK, INLINE = re.compile(r"^\$\$\n(.*?)\n\$\$$", re.S | re.M), re.compile(r"\$([^$\n]+)\$")
-SOURCE = re.compile(r"\[([^\]]+)\]\((?:\.\./\.\./|\.\./(?=snippets/))([^)#]+)\)")
+SOURCE = re.compile(r"\[([^\[\]]+)\]\((?:\.\./\.\./|\.\./(?=snippets/))([^)#]+)\)")
 SIGN = "[\\u3000-\\u303f\\u4e00-\\u9fff\\uff00-\\uffef]"
 BREAK = re.compile(rf"(?<={SIGN})\n(?={SIGN})")  # within a Chinese sentence, where it would become a space
 _linked: set[str] = set()
