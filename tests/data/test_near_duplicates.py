@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import io
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from PIL import Image
 
 from alphabar.data import near_duplicates as module
 from alphabar.data.near_duplicates import components, near_duplicates, thumbnail
+from alphabar.errors import StorageError
 
 from .making import noise, photo
 
@@ -59,6 +62,14 @@ def test_pieces_and_a_file_give_the_same_pairs(monkeypatch):
     monkeypatch.setattr(module, "BLOCK", 5)
     monkeypatch.setattr(module, "IN_MEMORY", 1000)
     np.testing.assert_array_equal(near_duplicates(series), at_once)
+
+
+def test_a_disk_too_small_for_the_thumbnails_is_noticed_before_it_is_full(monkeypatch):
+    usage = collections.namedtuple("usage", "free")
+    monkeypatch.setattr(module, "IN_MEMORY", 1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(3 * 3 * 16 * 16 - 1))
+    with pytest.raises(StorageError, match=r"search for near-duplicates needs 2\.3e-06 GB .* make room, or .* TMPDIR"):
+        near_duplicates(photos(3))
 
 
 def test_recompressed_and_rescaled_copies_are_found_in_a_large_set():

@@ -27,7 +27,9 @@ def train(
     ] = ...,  # type: ignore[assignment]
     preset: Annotated[
         str | None,
-        typer.Option(help="What to start from: tiny, small, ddpm-cifar10, or auto (by the size of the pictures)."),
+        typer.Option(
+            help="What to start from: tiny, small, ddpm, ddpm-cifar10, or auto (by the size of the pictures)."
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps in all.")] = None,
     minutes: Annotated[

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import shutil
 import tempfile
 
 import numpy as np
 from PIL import Image
+
+from ..errors import StorageError
 
 THUMBNAIL, PART = 16, 4
 MAX_RMS = 2.5  # of 255 levels: what recompression and rescaling leave
@@ -34,14 +38,20 @@ def near_duplicates(pictures: np.ndarray, max_rms: float = MAX_RMS) -> np.ndarra
 def _thumbnails(pictures: np.ndarray) -> np.ndarray:
     """Those of all pictures (N, C, h, w) uint8."""
     shape = (len(pictures), *thumbnail(np.asarray(pictures[0])).shape)
-    out = np.empty(shape, np.uint8) if int(np.prod(shape)) <= IN_MEMORY else _in_a_file(shape)
+    out = np.empty(shape, np.uint8) if math.prod(shape) <= IN_MEMORY else _in_a_file(shape)
     for i in range(len(pictures)):
         out[i] = thumbnail(np.asarray(pictures[i]))
     return out
 
 
 def _in_a_file(shape: tuple[int, ...]) -> np.ndarray:
-    """An array that lies in a file without a name, gone when the array is."""
+    """An array that lies in a file without a name, gone when the array is. StorageError: no room for it."""
+    needed, free = math.prod(shape), shutil.disk_usage(tempfile.gettempdir()).free
+    if needed > free:  # writing to a map that the disk cannot hold would end the process
+        raise StorageError(
+            f"{tempfile.gettempdir()}: the search for near-duplicates needs {needed / 1e9:.3g} GB for a while, {free / 1e9:.3g} GB "
+            "are free; make room, or name another folder in the environment variable TMPDIR"
+        )
     with tempfile.TemporaryFile() as file:
         return np.memmap(file, np.uint8, "w+", shape=shape)
 
@@ -64,16 +74,16 @@ def _equal(thumbnails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _near(thumbnails: np.ndarray, chosen: np.ndarray, max_rms: float) -> np.ndarray:
     """Pairs (P, 2) of the chosen thumbnails, which differ from each other, that differ by at most max_rms."""
-    whole, halves, parts = (_sums(thumbnails, chosen, side) for side in (THUMBNAIL, THUMBNAIL // 2, PART))
+    whole, quarters, parts = (_sums(thumbnails, chosen, side) for side in (THUMBNAIL, THUMBNAIL // 2, PART))
     radius = max_rms * np.sqrt(thumbnails[0].size) + 0.5  # more, as float32 rounds; what is too much is dropped below
     key = whole.sum(1) / np.sqrt(thumbnails.shape[1])
     order = np.argsort(key, kind="stable")
-    key, halves, parts, order = key[order], (halves - halves.mean(0))[order], parts[order], chosen[order]
+    key, quarters, parts, order = key[order], (quarters - quarters.mean(0))[order], parts[order], chosen[order]
     pairs = [np.zeros((0, 2), np.int64)]
     for start in range(0, len(parts), BLOCK):
         size = min(BLOCK, len(parts) - start)
         end = int(np.searchsorted(key, key[start + size - 1] + radius, side="right"))
-        i, j = _candidates(halves[start:end], parts[start:end], size, radius)
+        i, j = _candidates(quarters[start:end], parts[start:end], size, radius)
         i, j = order[start + i], order[start + j]
         rms = np.sqrt(((thumbnails[i].astype(np.float32) - thumbnails[j]) ** 2).mean((1, 2, 3)))
         pairs.append(np.stack([i, j], axis=1)[rms <= max_rms])
@@ -95,13 +105,14 @@ def _part_sums(thumbnails: np.ndarray, side: int) -> np.ndarray:
     return (sums / np.sqrt(sizes)).reshape(len(thumbnails), -1).astype(np.float32)
 
 
-def _candidates(halves: np.ndarray, parts: np.ndarray, size: int, radius: float) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of one of the first `size` rows and a later row, the sums over whose halves and over whose parts are within the radius:
+def _candidates(quarters: np.ndarray, parts: np.ndarray, size: int, radius: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of one of the first `size` rows and a later row, the sums over whose quarters and over whose parts are within the radius:
     rows and columns, at most MOST of a row."""
     rows, columns = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    own = _with(halves[:size], (radius**2 - (halves[:size] ** 2).sum(1)) / 2, 1)
-    others = _with(halves, 1, (halves**2).sum(1) / -2).T
-    for start in range(0, len(halves), WINDOW):
+    squares, one = (quarters**2).sum(1), np.ones(len(quarters), np.float32)
+    own = np.column_stack([quarters[:size], (radius**2 - squares[:size]) / 2, one[:size]]).astype(np.float32)
+    others = np.column_stack([quarters, one, squares / -2]).astype(np.float32).T
+    for start in range(0, len(quarters), WINDOW):
         nearness = own @ others[:, start : start + WINDOW]  # (radius^2 - distance^2) / 2
         if start < size:
             nearness[np.arange(size)[:, None] >= start + np.arange(nearness.shape[1])] = -1
@@ -116,13 +127,6 @@ def _candidates(halves: np.ndarray, parts: np.ndarray, size: int, radius: float)
     i, j = i[order], j[order]
     kept = np.arange(len(i)) - np.searchsorted(i, i) < MOST
     return i[kept], j[kept]
-
-
-def _with(x: np.ndarray, *columns: np.ndarray | float) -> np.ndarray:
-    """x (N, D) with one more column for each of these."""
-    return np.concatenate(
-        [x, *(np.full((len(x), 1), 1, np.float32) * np.reshape(c, (-1, 1)) for c in columns)], 1, dtype=np.float32
-    )
 
 
 def components(n: int, pairs: np.ndarray) -> np.ndarray:

@@ -1,16 +1,17 @@
 """One way to write a formula, and three to read it: LaTeX for the pages, Unicode for the terminal, SymPy for the proofs.
 
 A formula is an expression of Python's grammar, read but never run: `x[t] == sqrt(alpha_bar[t])*x[0] + sqrt(1 - alpha_bar[t])*eps`.
-Square brackets are indices, `|` is "given". Relations: `==` is =, `is` is "distributed as", `in` is "proportional to", `>=` and `<=` as
-they stand. `N(m, v)` is a normal distribution, `N(x, m, v)` its density at x, `E(over, f)` an expectation, `norm(f)` a Euclidean length, `grad(x, f)` a gradient,
+Square brackets are indices, `|` is "given". Relations: `==` is =, `is` is "distributed as", `in` is "proportional to", `<=` as
+it stands. `N(m, v)` is a normal distribution, `N(x, m, v)` its density at x, `E(over, f)` an expectation, `norm(f)` a Euclidean length, `grad(x, f)` a gradient,
 `sum_(k, m, n, f)` and `prod_(k, m, n, f)` run over k from m to n. Imports no torch, and SymPy only for the proofs.
 """
 
 from __future__ import annotations
 
 import ast
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 SYMBOLS: dict[str, tuple[str, str]] = {
     "alpha_bar": (r"\bar\alpha", "ᾱ"),
@@ -22,17 +23,13 @@ SYMBOLS: dict[str, tuple[str, str]] = {
     "eps_hat": (r"\hat\epsilon", "ε̂"),
     "x_hat": (r"\hat x", "x̂"),
     "lambda_": (r"\lambda", "λ"),
-    "infinity": (r"\infty", "∞"),
     "SNR": (r"\mathrm{SNR}", "SNR"),
     "d_": (r"\mathrm{d}", "d"),
     "L_simple": (r"L_\mathrm{simple}", "L_simple"),
     "Tr": (r"\mathrm{Tr}", "Tr"),
     "eps_star": (r"\epsilon^*", "ε*"),
     "c_12": ("c_{1,2}", "c₁,₂"),
-    **{
-        name: (f"\\{name}", sign)
-        for name, sign in (("alpha", "α"), ("beta", "β"), ("mu", "μ"), ("sigma", "σ"), ("eta", "η"), ("theta", "θ"))
-    },
+    **{name: (f"\\{name}", sign) for name, sign in (("alpha", "α"), ("beta", "β"), ("mu", "μ"), ("sigma", "σ"))},
     "eps": (r"\epsilon", "ε"),
 }
 """Names that are written otherwise: in LaTeX, in Unicode. A letter with a number, such as w_1, becomes a letter with an index."""
@@ -41,7 +38,6 @@ RELATIONS: dict[type[ast.cmpop], tuple[str, str]] = {
     ast.Eq: ("=", "="),
     ast.Is: (r"\sim", "~"),
     ast.In: (r"\propto", "∝"),
-    ast.GtE: (r"\ge", "≥"),
     ast.LtE: (r"\le", "≤"),
 }
 LOW = dict(zip("0123456789+-=()aehijklmnoprstuvx", "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₐₑₕᵢⱼₖₗₘₙₒₚᵣₛₜᵤᵥₓ", strict=True))
@@ -65,10 +61,22 @@ def parse(source: str) -> ast.expr:
     return ast.parse(source.strip(), mode="eval").body
 
 
-class Writer:
+class Form(NamedTuple):
+    """How a function of so many arguments is written: a template, how tightly the whole holds, and how tightly its last argument must."""
+
+    template: str
+    level: int = ATOM
+    inner: int = 0
+
+
+class Writer(ABC):
     """What LaTeX and Unicode have in common."""
 
-    column = 0
+    column: ClassVar[int]
+    given: ClassVar[str]
+    dot: ClassVar[str]
+    forms: ClassVar[dict[tuple[str, int], Form]]
+    """By name and number of arguments; what is not here is a name before parentheses."""
 
     def write(self, node: ast.expr) -> str:
         """The whole as text."""
@@ -123,7 +131,13 @@ class Writer:
                 return self.power(node)
         raise SyntaxError(f"a formula cannot hold {ast.unparse(node)!r}")
 
-    given = "|"
+    def call(self, name: str, args: list[ast.expr]) -> Written:
+        """A function of its arguments."""
+        form = self.forms.get((name, len(args)))
+        if form is None:
+            return Written(f"{self.name(name)}({', '.join(map(self.write, args))})")
+        words = [*map(self.write, args[:-1]), self.within(args[-1], form.inner)]
+        return Written(form.template.format(*words), form.level)
 
     def name(self, name: str) -> str:
         """A name as it is written."""
@@ -137,28 +151,40 @@ class Writer:
         left, right = self.within(node.left, MULTIPLIED), self.within(node.right, SIGNED)
         return Written(f"{left} {self.dot} {right}" if right[0].isdigit() else f"{left} {right}", MULTIPLIED)
 
-    dot = "·"
-
+    @abstractmethod
     def index(self, text: str, index: str) -> str:
-        raise NotImplementedError
+        """A lower index."""
 
+    @abstractmethod
     def bracket(self, text: str) -> str:
-        raise NotImplementedError
+        """Parentheses."""
 
+    @abstractmethod
     def fraction(self, node: ast.BinOp) -> Written:
-        raise NotImplementedError
+        """A quotient."""
 
+    @abstractmethod
     def power(self, node: ast.BinOp) -> Written:
-        raise NotImplementedError
-
-    def call(self, name: str, args: list[ast.expr]) -> Written:
-        raise NotImplementedError
+        """An upper index."""
 
 
 class Latex(Writer):
     """For the pages."""
 
-    given, dot = r"\mid", r"\cdot"
+    column, given, dot = 0, r"\mid", r"\cdot"
+    forms: ClassVar = {
+        ("sqrt", 1): Form(r"\sqrt{{{0}}}"),
+        ("exp", 1): Form(r"\exp {0}", SIGNED, ATOM),
+        ("log", 1): Form(r"\log {0}", SIGNED, ATOM),
+        ("norm", 1): Form(r"\left\lVert {0} \right\rVert"),
+        ("N", 2): Form(r"\mathcal{{N}}\left({0}, {1}\right)"),
+        ("N", 3): Form(r"\mathcal{{N}}\left({0};\, {1}, {2}\right)"),
+        ("E", 2): Form(r"\mathbb{{E}}_{{{0}}}\left[{1}\right]"),
+        ("KL", 2): Form(r"D_\mathrm{{KL}}\left({0} \,\Vert\, {1}\right)"),
+        ("grad", 2): Form(r"\nabla_{{{0}}} {1}", SIGNED, SIGNED),
+        ("sum_", 4): Form(r"\sum_{{{0}={1}}}^{{{2}}} {3}", ADDED, ADDED),
+        ("prod_", 4): Form(r"\prod_{{{0}={1}}}^{{{2}}} {3}", SIGNED, SIGNED),
+    }
 
     def index(self, text: str, index: str) -> str:
         """A lower index."""
@@ -179,43 +205,21 @@ class Latex(Writer):
         """An upper index."""
         return Written(f"{self.within(node.left, ATOM)}^{{{self.write(node.right)}}}", RAISED)
 
-    def call(self, name: str, args: list[ast.expr]) -> Written:
-        """A function of its arguments."""
-        words = [self.write(arg) for arg in args]
-        match name:
-            case "sqrt":
-                return Written(rf"\sqrt{{{words[0]}}}")
-            case "N":
-                first = rf"{words[0]};\, " if len(words) == 3 else ""
-                return Written(rf"\mathcal{{N}}\left({first}{', '.join(words[-2:])}\right)")
-            case "E":
-                return Written(rf"\mathbb{{E}}_{{{words[0]}}}\left[{words[1]}\right]")
-            case "norm":
-                return Written(rf"\left\lVert {words[0]} \right\rVert")
-            case "KL":
-                return Written(rf"D_\mathrm{{KL}}\left({words[0]} \,\Vert\, {words[1]}\right)")
-            case "grad":
-                return Written(rf"\nabla_{{{words[0]}}} {self.within(args[1], SIGNED)}", SIGNED)
-            case "sum_" | "prod_":
-                sign, level = (r"\sum", ADDED) if name == "sum_" else (r"\prod", SIGNED)
-                return Written(rf"{sign}_{{{words[0]}={words[1]}}}^{{{words[2]}}} {self.within(args[3], level)}", level)
-            case "exp" | "log":
-                return Written(
-                    rf"\{name}{self.bracket(words[0])}" if args_are_wide(args) else rf"\{name} {words[0]}",
-                    SIGNED if not args_are_wide(args) else ATOM,
-                )
-        return Written(f"{self.name(name)}({', '.join(words)})")
-
-
-def args_are_wide(args: list[ast.expr]) -> bool:
-    """Whether a function's argument needs parentheses: all but a name, a number, or another function's value."""
-    return not isinstance(args[0], ast.Name | ast.Constant | ast.Subscript | ast.Call)
-
 
 class Unicode(Writer):
     """For the terminal."""
 
-    column = 1
+    column, given, dot = 1, "|", "·"
+    forms: ClassVar = {
+        ("sqrt", 1): Form("√{0}", ATOM, ATOM),
+        ("norm", 1): Form("‖{0}‖"),
+        ("N", 3): Form("N({0}; {1}, {2})"),
+        ("E", 2): Form("E[{1}]"),
+        ("KL", 2): Form("KL({0} ‖ {1})"),
+        ("grad", 2): Form("∇{0} {1}", SIGNED, SIGNED),
+        ("sum_", 4): Form("Σ[{0}={1}..{2}] {3}", ADDED, ADDED),
+        ("prod_", 4): Form("Π[{0}={1}..{2}] {3}", SIGNED, SIGNED),
+    }
 
     def index(self, text: str, index: str) -> str:
         """Small signs below the line, or _ where there are none."""
@@ -237,28 +241,6 @@ class Unicode(Writer):
         high = "".join(HIGH.get(sign, "") for sign in exponent)
         raised = high if len(high) == len(exponent) else f"^{self.within(node.right, ATOM)}"
         return Written(self.within(node.left, ATOM) + raised, RAISED)
-
-    def call(self, name: str, args: list[ast.expr]) -> Written:
-        """A function of its arguments."""
-        words = [self.write(arg) for arg in args]
-        match name:
-            case "sqrt":
-                simple = isinstance(args[0], ast.Name | ast.Constant | ast.Subscript)
-                return Written(f"√{words[0]}" if simple else f"√({words[0]})")
-            case "N":
-                return Written(f"N({f'{words[0]}; ' if len(words) == 3 else ''}{', '.join(words[-2:])})")
-            case "E":
-                return Written(f"E[{words[1]}]")
-            case "norm":
-                return Written(f"‖{words[0]}‖")
-            case "KL":
-                return Written(f"KL({words[0]} ‖ {words[1]})")
-            case "grad":
-                return Written(f"∇{words[0]} {self.within(args[1], SIGNED)}", SIGNED)
-            case "sum_" | "prod_":
-                sign, level = ("Σ", ADDED) if name == "sum_" else ("Π", SIGNED)
-                return Written(f"{sign}[{words[0]}={words[1]}..{words[2]}] {self.within(args[3], level)}", level)
-        return Written(f"{self.name(name)}({', '.join(words)})")
 
 
 def to_latex(source: str) -> str:

@@ -62,11 +62,9 @@ def weight_numbers(schedule: TableSchedule, t: int) -> Numbers:
     found = posterior_numbers(schedule, t)
     now, beta, variance = found["ᾱₜ"], found["βₜ"], found["β̃ₜ"]
     snr = {"SNRₜ": now / (1 - now)}
-    return (
-        snr
-        if variance == 0 or beta == 1
-        else {"βₜ² / (2 σₜ² αₜ (1 - ᾱₜ))": beta**2 / (2 * variance * (1 - beta) * (1 - now))} | snr
-    )
+    if variance == 0 or beta == 1:
+        return snr
+    return {"βₜ² / (2 σₜ² αₜ (1 - ᾱₜ))": beta**2 / (2 * variance * (1 - beta) * (1 - now))} | snr
 
 
 def step_numbers(schedule: TableSchedule, t: int) -> Numbers:
@@ -143,7 +141,7 @@ TOPICS: dict[str, Topic] = {
         {
             "en": "The training asks nothing of how steps follow each other, only of each noise level alone. So one may jump from t to any s, or\n"
             "solve a differential equation whose solution has the same distributions, with the methods made for such equations.",
-            "zh": "训练只规定了每个噪声水平上的分布，并没有规定步与步之间怎样衔接。因此可以从 t 跳到任意的 s;\n或者解一个在每个时刻都有同样分布的微分方程，用专门为此设计的数值方法。",
+            "zh": "训练只规定了每个噪声水平上的分布，并没有规定步与步之间怎样衔接。因此可以从 t 跳到任意的 s；\n或者解一个在每个时刻都有同样分布的微分方程，用专门为此设计的数值方法。",
         },
         ["ddim", "ode", "exponential-step"],
         "fast-samplers.md",
@@ -165,7 +163,7 @@ TOPICS: dict[str, Topic] = {
         {
             "en": "Both distances compare two sets of pictures by features of an extractor. They are 0 for equal distributions, never quite for\n"
             "finite sets: look at the floor, the distance of other real pictures, and never compare across extractors.",
-            "zh": "两种距离都用特征提取器的特征来比较两组图片。分布相同时距离为 0，但有限的样本永远到不了 0:\n请对照“地板值”（另一组真实图片的距离），并且不要跨提取器比较。",
+            "zh": "两种距离都用特征提取器的特征来比较两组图片。分布相同时距离为 0，但有限的样本永远到不了 0：\n请对照“地板值”（另一组真实图片的距离），并且不要跨提取器比较。",
         },
         ["frechet", "kernel", "kernel-distance"],
         "evaluation.md",

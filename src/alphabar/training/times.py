@@ -76,9 +76,9 @@ class Cosine(TimeSampler):
         strata = torch.from_numpy(permutation(n, seed, "strata", step))
         u = (strata + uniform([n], seed, "times", step)) / n
         t = self.schedule.time(-2 * torch.log(torch.tan(math.pi / 2 * u)))
-        if self.schedule.steps is not None:
-            t = (t * self.schedule.steps).round().clamp(min=1) / self.schedule.steps
-        return t.clamp(min=1e-4), torch.ones(n, dtype=torch.float64)
+        steps = self.schedule.steps
+        t = t.clamp(min=1e-4) if steps is None else (t * steps).round().clamp(min=1) / steps
+        return t, torch.ones(n, dtype=torch.float64)
 
 
 class Importance(TimeSampler):
@@ -111,10 +111,8 @@ class Importance(TimeSampler):
 
     def update(self, t: Tensor, loss: Tensor) -> None:
         """Push each loss into the history of its bin, the oldest out."""
-        upper = t * self.bins if self.schedule.steps is not None else (1 - t) * self.bins + 1
-        bins = (
-            ((upper.round() if self.schedule.steps is not None else upper.floor()) - 1).long().clamp(0, self.bins - 1)
-        )
+        bins = ((1 - t) * self.bins).floor() if self.schedule.steps is None else (t * self.bins).round() - 1
+        bins = bins.long().clamp(0, self.bins - 1)
         for k, value in zip(bins.tolist(), loss.double().tolist(), strict=True):
             self.losses[k] = torch.cat([self.losses[k, 1:], self.losses.new_tensor([value])])
             self.counts[k] = min(int(self.counts[k]) + 1, self.losses.shape[1])
