@@ -19,6 +19,7 @@ from .gaussian import (
     learned_log_variance,
     posterior_log_variances,
     posterior_mean,
+    stride_beta,
 )
 from .parameterization import predict, target
 from .schedule import TableSchedule
@@ -60,6 +61,16 @@ def loss_weight(kind: str, prediction: str, snr: Tensor, gamma: float = 5.0) -> 
             return on_x_0 / (snr + 1)
         case _:
             raise unknown("prediction", prediction, ("eps", "x_0", "v"))
+
+
+def bound_weight(alpha_bar_t: Tensor, alpha_bar_s: Tensor, variance: Tensor) -> Tensor:
+    """What the variational bound weighs the squared error of eps with in the step from t back to s, in nats: it is 1 in `simple`.
+
+    beta^2 / (2 sigma^2 alpha (1 - alpha_bar_t)), with alpha = 1 - beta = alpha_bar_t / alpha_bar_s and sigma^2 the variance of the
+    model's step (Ho et al. 2020, eq. 12). Any shapes that broadcast; infinite where the variance is 0 or nothing of the picture is left.
+    """
+    beta = stride_beta(alpha_bar_t, alpha_bar_s)
+    return beta**2 / (2 * variance * (1 - beta) * (1 - alpha_bar_t))
 
 
 def denoising_loss(

@@ -35,7 +35,7 @@ from alphabar.gaussian import (  # noqa: E402
     stride_beta,
 )
 from alphabar.guidance import ClassifierGuided, Guided  # noqa: E402
-from alphabar.loss import denoising_loss, loss_weight  # noqa: E402
+from alphabar.loss import bound_weight, denoising_loss  # noqa: E402
 from alphabar.parameterization import Prediction, v_from_x_0_and_eps, x_0_from_eps, x_0_from_v  # noqa: E402
 from alphabar.samplers.ancestral import Ancestral  # noqa: E402
 from alphabar.samplers.base import Visit  # noqa: E402
@@ -293,6 +293,90 @@ def bound() -> None:
             between += gauss_kl(gap, tilde, sigma_2[t - 1])
         assert left <= ends + between
         assert ends + between < left + 2  # and it is no empty bound
+        assert ends + between == pytest.approx(by_ways(alpha, alpha_bar, slope, sigma_2, data), abs=1e-9)
+
+
+def by_ways(alpha: Any, alpha_bar: Any, slope: list[float], variance: Any, data: float) -> float:
+    """E_q[-log R] with R = p(x_0:3) / q(x_1:3 | x_0), from the moments of the noising alone: what `jensen` has on its right."""
+    second = alpha_bar * data + 1 - alpha_bar  # E[x_t^2]
+    total = 0.5 * (math.log(2 * math.pi) + second[3])  # -log p(x_3)
+    for k in range(3):
+        across = math.sqrt(alpha[k]) * second[k]  # E[x_k x_k+1]
+        error = second[k] - 2 * slope[k] * across + slope[k] ** 2 * second[k + 1]
+        total += 0.5 * (math.log(2 * math.pi * variance[k]) + error / variance[k])  # -log p(x_k | x_k+1)
+        total -= 0.5 * (math.log(2 * math.pi * (1 - alpha[k])) + 1)  # log q(x_k+1 | x_k)
+    return float(total)
+
+
+def jensen() -> None:
+    """p(x_0) is the average over q of R = p(x_0:T) / q(x_1:T | x_0), and -log is convex. On the chain of `bound`, with T = 2, by quadrature."""
+    assert str(said("jensen").args[0]) == "-log(p_theta(x[0]))"
+    assert str(rhs("jensen")).replace(" ", "") == "E(q,-log(p_theta(x['0:T'])/q(given(x['1:T'],x[0]))))"
+    x = sympy.Symbol("x", positive=True)
+    assert sympy.diff(-sympy.log(x), x, 2).is_positive
+    grid, x_0 = np.linspace(-8, 8, 801), 0.4
+    x_1, x_2 = grid[:, None], grid[None, :]
+    normal = lambda x, m, v: np.exp(-((x - m) ** 2) / (2 * v)) / np.sqrt(2 * np.pi * v)  # noqa: E731
+    model = normal(x_2, 0, 1) * normal(x_1, 0.7 * x_2, 0.4) * normal(x_0, 0.8 * x_1, 0.3)
+    way = normal(x_1, math.sqrt(0.6) * x_0, 0.4) * normal(x_2, math.sqrt(0.3) * x_1, 0.7)
+    mean = lambda f: np.trapezoid(np.trapezoid(way * f, grid), grid)  # noqa: E731
+    exact = normal(x_0, 0, 0.3 + 0.8**2 * (0.4 + 0.7**2))
+    assert mean(model / way) == pytest.approx(exact, rel=1e-6)
+    assert -math.log(exact) <= mean(-np.log(model / way))
+
+
+def bound_product() -> None:
+    """Steps 2 to T of the noising turned round by Bayes' rule: the quotients cancel but for the ends. For T = 2, 3, 4."""
+    assert str(said("bound-product").args[0]).replace(" ", "") == "p_theta(x['0:T'])/q(given(x['1:T'],x[0]))"
+    q, p, end = (lambda *key: sympy.Symbol(f"q{key}", positive=True)), sympy.Function("p_theta"), sympy.Function("p")
+    given = sympy.Function("given")
+    state = lambda k: symbol(f"x[{k}]")  # noqa: E731
+    for steps in (2, 3, 4):
+        model = end(state(steps)) * sympy.prod([p(given(state(t - 1), state(t))) for t in range(1, steps + 1)])
+        way = q(1, 0)
+        for t in range(2, steps + 1):
+            forward = in_words(rhs("bayes"), t)  # q(x_t-1 | x_t, x_0) = forward * q(x_t-1 | x_0) / q(x_t | x_0)
+            way *= sympy.solve(forward - q("back", t, t, 0), q("step", t, t - 1))[0]
+        claim = rhs("bound-product")
+        product = claim.atoms(sympy.Product).pop()
+        inside, (t, first, last) = product.args
+        parts = [inside.subs({symbol("x[t-1]"): state(k - 1), symbol("x[t]"): state(k)}) for k in range(2, steps + 1)]
+        assert (t, first, last) == (symbol("t"), 2, symbol("T"))
+        written = (claim / product * sympy.prod(parts)).subs(symbol("x[T]"), state(steps))
+        written = written.replace(sympy.Function("q"), lambda g: by_name(g, q))
+        assert sympy.simplify(written - model / way) == 0
+
+
+def in_words(expression: Any, t: int) -> Any:
+    """Bayes' rule at step t with a symbol for each density: the step, and the states given x_0."""
+    names = {"x[t]": f"x[{t}]", "x[t-1]": f"x[{t - 1}]"}
+    q = lambda *key: sympy.Symbol(f"q{key}", positive=True)  # noqa: E731
+    return moved(expression, names).replace(sympy.Function("q"), lambda g: by_name(g, q))
+
+
+def by_name(given: Any, q: Callable[..., Any]) -> Any:
+    """The symbol of q(x_t | x_t-1), of q(x_t | x_0) or of q(x_t-1 | x_t, x_0)."""
+    state, known = given.args
+    of = lambda x: int(str(x)[2:-1])  # noqa: E731
+    if isinstance(known, sympy.Tuple):
+        return q("back", of(state) + 1, *map(of, known))
+    return q(of(state), 0) if of(known) == 0 else q("step", of(state), of(known))
+
+
+def true_mean() -> None:
+    """For two points of data, by quadrature: the mean of q(x_t-1 | x_t), proportional to q(x_t-1) q(x_t | x_t-1), against `best-guess` in
+    the place of eps."""
+    assert str(said("true-mean").args[0]).replace(" ", "") == "E(q,given(x[t-1],x[t]))"
+    best = sympy.Function("eps_star")(symbol("x[t]"), symbol("t"))
+    for before, alpha in ((0.9, 0.95), (0.5, 0.6), (0.2, 0.9)):
+        x, density, _ = mixture(before)
+        places, _, noise = mixture(before * alpha)
+        for at in (4500, 6000, 6700):
+            here = density * np.exp(-((places[at] - math.sqrt(alpha) * x) ** 2) / (2 * (1 - alpha)))
+            mean = np.trapezoid(here * x, x) / np.trapezoid(here, x)
+            values = {"x[t]": places[at], "alpha[t]": alpha, "alpha_bar[t]": before * alpha}
+            claim = rhs("true-mean").subs(best, noise[at]).subs({symbol(k): v for k, v in values.items()})
+            assert mean == pytest.approx(float(claim), abs=2e-4)
 
 
 def gauss_kl(squared_distance: float, variance_1: float, variance_2: float) -> float:
@@ -308,6 +392,7 @@ def gauss_kl(squared_distance: float, variance_1: float, variance_2: float) -> f
 
 def kl() -> None:
     """E[log p_1 - log p_2] with x = mu_1 + sigma_1 e, E[e] = 0, E[e^2] = 1."""
+    assert str(rhs("kl-definition")) == "E(p, log(p/q))"
     e = sympy.Symbol("e", real=True)
     m_1, s_1, m_2, s_2 = (symbol(name) for name in ("mu_1", "sigma_1", "mu_2", "sigma_2"))
     s_1, s_2 = sympy.Symbol("s1", positive=True), sympy.Symbol("s2", positive=True)
@@ -346,7 +431,7 @@ def last_step() -> None:
 
 def mixture(alpha_bar: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For x_0 = -1 or 0.5 with weights 0.3 and 0.7: points x_t, the density there, and E[eps | x_t]."""
-    x, a, b = np.linspace(-3, 3, 6001), math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
+    x, a, b = np.linspace(-6, 6, 12001), math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
     parts = [
         w * np.exp(-((x - a * m) ** 2) / (2 * b**2)) / math.sqrt(2 * math.pi) / b for w, m in ((0.3, -1), (0.7, 0.5))
     ]
@@ -385,7 +470,13 @@ def euler() -> None:
 
 def ode() -> None:
     """The limit of ever smaller steps: with data N(0, 1 / 4) the flow keeps x_t / standard deviation of x_t, and Euler's error falls with
-    the step."""
+    the step. That the flow keeps the distributions: noise blurs each part of a mixture by dp / dsigma = sigma p'', as a velocity of
+    -sigma (log p)' moves it, and by `score` that is E[eps | x_t]."""
+    y, m, sigma = sympy.symbols("y m sigma", positive=True)
+    part = sympy.exp(log_density(y, m, sigma**2))
+    flow = part * -sigma * sympy.diff(sympy.log(part), y)
+    assert sympy.simplify(sympy.diff(part, sigma) - sigma * sympy.diff(part, y, 2)) == 0
+    assert sympy.simplify(sympy.diff(part, sigma) + sympy.diff(flow, y)) == 0
     assert str(said("ode")).replace(" ", "") == "Eq(d_(x[t]/a[t]),eps_hat*d_(b[t]/a[t]))"
     errors = []
     for n in (50, 100, 200):
@@ -462,14 +553,15 @@ PROOFS: dict[str, Callable[[], None]] = {
     "two-variances": two_variances, "closed-form": closed_form, "marginal": marginal, "bayes": bayes, "exponent": exponent,
     "square": square, "square-coefficient": square_coefficient, "linear-coefficient": linear_coefficient,
     "posterior-variance": posterior_variance_proof, "posterior-mean": posterior_mean_proof, "posterior": posterior,
-    "x0-from-eps": x0_from_eps, "mean-from-eps": mean_from_eps, "best-guess": best_guess, "bound": bound, "bound-step": bound,
+    "x0-from-eps": x0_from_eps, "mean-from-eps": mean_from_eps, "best-guess": best_guess, "true-mean": true_mean,
+    "jensen": jensen, "bound-product": bound_product, "bound": bound, "bound-step": bound,
     "bound-ends": bound, "kl": kl, "model-mean": model_mean, "step-weight": step_weight, "x0-from-v": x0_from_v,
     "last-step": last_step, "score": score, "ddim-family": ddim_family, "ddim": ddim, "euler": euler, "ode": ode,
     "exponential-step": exponential_step, "second-order": second_order, "guided-density": guided_density,
     "guidance": guided_density, "nested-guidance": nested_guidance, "classifier-guidance": classifier_guidance, "frechet": frechet,
 }  # fmt: skip
 DEFINITIONS = {
-    "forward-step", "alpha", "alpha-bar", "snr", "model", "simple-loss", "v", "ancestral", "half-log-snr", "kernel", "kernel-distance",
+    "forward-step", "alpha", "alpha-bar", "snr", "model", "simple-loss", "v", "ancestral", "half-log-snr", "kernel", "kernel-distance", "kl-definition",
 }  # fmt: skip
 """What is laid down, not proved: held by the function that computes it, below."""
 
@@ -486,6 +578,7 @@ def test_every_formula_is_proved_or_laid_down_and_computed():
         "alpha-bar",
         "model",
         "kernel-distance",
+        "kl-definition",
     }  # these have tests of their own below
 
 
@@ -593,12 +686,13 @@ def simple_loss() -> torch.Tensor:
     return denoising_loss(Guesses(), tensor("x[0]"), TIME.reshape(1), tensor("eps"), None, LossSettings()).total  # type: ignore[arg-type]
 
 
-def weight_of_simple() -> torch.Tensor:
-    """The weight that the bound has and the simple loss leaves out: here by its parts, as no setting uses it."""
-    assert float(loss_weight("simple", "eps", number("alpha_bar[t]"))) == 1
-    mean = reverse_mean_from_eps(tensor("x[t]"), tensor("eps"), number("alpha_bar[t]"), number("alpha_bar[t-1]"))
-    guess = reverse_mean_from_eps(tensor("x[t]"), tensor("eps") - 0.7, number("alpha_bar[t]"), number("alpha_bar[t-1]"))
-    return (mean - guess) ** 2 / (2 * number("sigma[t]") ** 2)
+def weighted_by_the_bound() -> torch.Tensor:
+    """Its weight times the squared error, which is what the distance of both means is."""
+    weighted = bound_weight(ALPHA_BAR, BEFORE, number("sigma[t]") ** 2) * 0.7**2
+    mean = reverse_mean_from_eps(tensor("x[t]"), tensor("eps"), ALPHA_BAR, BEFORE)
+    guess = reverse_mean_from_eps(tensor("x[t]"), tensor("eps") - 0.7, ALPHA_BAR, BEFORE)
+    torch.testing.assert_close(weighted.reshape(1, 1), (mean - guess) ** 2 / (2 * number("sigma[t]") ** 2))
+    return weighted
 
 
 ALPHA_BAR, BEFORE, A, B = (number(name) for name in ("alpha_bar[t]", "alpha_bar[t-1]", "a[t]", "b[t]"))
@@ -615,7 +709,7 @@ COMPUTED: dict[str, Callable[[], torch.Tensor]] = {
     "kl": lambda: kl_divergence(number("mu_1"), 2 * number("sigma_1").log(), number("mu_2"), 2 * number("sigma_2").log()),
     "v": lambda: v_from_x_0_and_eps(tensor("x[0]"), tensor("eps"), A, B),
     "x0-from-v": lambda: x_0_from_v(tensor("x[t]"), tensor("v"), A, B),
-    "step-weight": weight_of_simple,
+    "step-weight": weighted_by_the_bound,
     "simple-loss": simple_loss,
     "ancestral": lambda: step_of(Ancestral(), TIME, BEFORE_T),
     "ddim-family": lambda: step_of(DDIM(eta=0), TIME, EARLIER),

@@ -108,9 +108,25 @@ _ALL = [
         "loss.denoising_loss",
     ),
     Formula(
+        "true-mean",
+        "E(q, x[t-1] | x[t]) == (x[t] - (1 - alpha[t])/sqrt(1 - alpha_bar[t])*eps_star(x[t], t))/sqrt(alpha[t])",
+        "gaussian.reverse_mean_from_eps",
+    ),
+    Formula(
         "model",
         "p_theta(x[t-1] | x[t]) == N(x[t-1], mu_theta(x[t], t), sigma[t]**2*I)",
         "samplers.ancestral.Ancestral",
+    ),
+    Formula(
+        "jensen",
+        "-log(p_theta(x[0])) <= E(q, -log(p_theta(x['0:T'])/q(x['1:T'] | x[0])))",
+        "evaluation.likelihood.variational_bound",
+    ),
+    Formula(
+        "bound-product",
+        "p_theta(x['0:T'])/q(x['1:T'] | x[0])"
+        " == p(x[T])/q(x[T] | x[0])*p_theta(x[0] | x[1])*prod_(t, 2, T, p_theta(x[t-1] | x[t])/q(x[t-1] | (x[t], x[0])))",
+        "evaluation.likelihood.variational_bound",
     ),
     Formula(
         "bound",
@@ -127,6 +143,7 @@ _ALL = [
         "L[T] + L[0] == E(q, KL(q(x[T] | x[0]), p(x[T])) - log(p_theta(x[0] | x[1])))",
         "evaluation.likelihood.variational_bound",
     ),
+    Formula("kl-definition", "KL(p, q) == E(p, log(p/q))", "gaussian.kl_divergence"),
     Formula(
         "kl",
         "KL(N(mu_1, sigma_1**2), N(mu_2, sigma_2**2))"
@@ -142,7 +159,7 @@ _ALL = [
         "step-weight",
         "norm(mu_tilde[t] - mu_theta(x[t], t))**2/(2*sigma[t]**2)"
         " == beta[t]**2/(2*sigma[t]**2*alpha[t]*(1 - alpha_bar[t]))*norm(eps - eps_theta(x[t], t))**2",
-        "loss.loss_weight",
+        "loss.bound_weight",
     ),
     Formula("simple-loss", "L_simple == E((t, x[0], eps), norm(eps - eps_theta(x[t], t))**2)", "loss.denoising_loss"),
     Formula("v", "v == sqrt(alpha_bar[t])*eps - sqrt(1 - alpha_bar[t])*x[0]", "parameterization.v_from_x_0_and_eps"),

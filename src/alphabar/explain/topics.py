@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -50,8 +51,8 @@ def posterior_numbers(schedule: TableSchedule, t: int) -> Numbers:
     return {
         "ᾱₜ": float(now),
         "ᾱₜ₋₁": float(before),
-        "∂μ̃ₜ / ∂xₜ": float(posterior_mean(zero, one, now, before)),
-        "∂μ̃ₜ / ∂x₀": float(posterior_mean(one, zero, now, before)),
+        "factor of xₜ": float(posterior_mean(zero, one, now, before)),
+        "factor of x₀": float(posterior_mean(one, zero, now, before)),
         "β̃ₜ": float(posterior_variance(now, before)),
         "βₜ": float(schedule.beta[t - 1]),
     }
@@ -59,12 +60,13 @@ def posterior_numbers(schedule: TableSchedule, t: int) -> Numbers:
 
 def weight_numbers(schedule: TableSchedule, t: int) -> Numbers:
     """What the bound weighs the squared error of eps with, where DDPM takes 1; with the posterior's variance, which is 0 at t = 1."""
-    found = posterior_numbers(schedule, t)
-    now, beta, variance = found["ᾱₜ"], found["βₜ"], found["β̃ₜ"]
-    snr = {"SNRₜ": now / (1 - now)}
-    if variance == 0 or beta == 1:
-        return snr
-    return {"βₜ² / (2 σₜ² αₜ (1 - ᾱₜ))": beta**2 / (2 * variance * (1 - beta) * (1 - now))} | snr
+    from ..gaussian import posterior_variance
+    from ..loss import bound_weight
+
+    now, before = schedule.alpha_bars[t], schedule.alpha_bars[t - 1]
+    weight = float(bound_weight(now, before, posterior_variance(now, before)))
+    snr = {"SNRₜ": float(schedule.snr(t / schedule.steps))}
+    return snr if math.isinf(weight) else {"βₜ² / (2 σₜ² αₜ (1 - ᾱₜ))": weight} | snr
 
 
 def step_numbers(schedule: TableSchedule, t: int) -> Numbers:
@@ -106,9 +108,9 @@ TOPICS: dict[str, Topic] = {
     "posterior": Topic(
         {"en": "One step back", "zh": "退回一步"},
         {
-            "en": "If the clean picture were known, Bayes' rule would give the step back exactly: a normal distribution whose mean lies between\n"
-            "x_t and x_0, with a variance that depends on neither.",
-            "zh": "假如干净的图片已知，贝叶斯公式就能精确给出退回一步的分布：一个正态分布，均值在 x_t 与 x_0 之间，方差与二者都无关。",
+            "en": "If the clean picture were known, Bayes' rule would give the step back exactly: a normal distribution whose mean is a\n"
+            "weighted sum of x_t and x_0, with a variance that depends on neither.",
+            "zh": "假如干净的图片已知，贝叶斯公式就能精确给出退回一步的分布：一个正态分布，均值是 x_t 与 x_0 的加权和，方差与二者都无关。",
         },
         ["posterior", "posterior-mean", "posterior-variance"],
         "derivation.md",
@@ -117,9 +119,10 @@ TOPICS: dict[str, Topic] = {
     "training": Topic(
         {"en": "What is learned", "zh": "学习什么"},
         {
-            "en": "The clean picture is not known, so a network guesses the noise in x_t, all of it since x_0 and not that of the last step. The\n"
-            "squared error of this guess, weighted, is a bound on the likelihood; DDPM leaves the weight out.",
-            "zh": "干净的图片其实未知，所以让网络猜出 x_t 中的噪声：是自 x_0 以来的全部噪声，而不是最后一步的噪声。\n这个猜测的平方误差加权之后就是似然的一个界；DDPM 把权重去掉了。",
+            "en": "The clean picture is not known, so a network guesses the noise in x_t, all of it since x_0 and not that of one step. The\n"
+            "squared error of this guess, weighted and summed over the steps, bounds -log p up to two terms at the ends; DDPM leaves\n"
+            "the weights out.",
+            "zh": "干净的图片其实未知，所以让网络猜出 x_t 中的噪声：是自 x_0 以来的全部噪声，而不是某一步的噪声。\n这个猜测的平方误差加权后对各步求和，再加上两端的两项，就是 -log p 的上界；DDPM 把权重去掉了。",
         },
         ["simple-loss", "step-weight", "bound"],
         "derivation.md",
@@ -161,9 +164,9 @@ TOPICS: dict[str, Topic] = {
     "evaluation": Topic(
         {"en": "What the numbers mean", "zh": "这些数字说明什么"},
         {
-            "en": "Both distances compare two sets of pictures by features of an extractor. They are 0 for equal distributions, never quite for\n"
-            "finite sets: look at the floor, the distance of other real pictures, and never compare across extractors.",
-            "zh": "两种距离都用特征提取器的特征来比较两组图片。分布相同时距离为 0，但有限的样本永远到不了 0：\n请对照“地板值”（另一组真实图片的距离），并且不要跨提取器比较。",
+            "en": "Both distances compare two sets of pictures by features of an extractor. They are 0 for equal distributions, but chance moves\n"
+            "them for finite sets: look at the floor, the distance of other real pictures, and never compare across extractors.",
+            "zh": "两种距离都用特征提取器的特征来比较两组图片。分布相同时距离为 0，但有限样本带有偶然误差：\n请对照参照值（另一组真实图片的距离），并且不要跨提取器比较。",
         },
         ["frechet", "kernel", "kernel-distance"],
         "evaluation.md",
