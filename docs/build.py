@@ -67,9 +67,9 @@ def short(topic: str, language: str) -> str:
     from alphabar.explain.topics import TOPICS
 
     lines = TOPICS[topic].text[language].splitlines()
-    words = {"en": "In the terminal", "zh": "在终端里："}[language]
+    words = {"en": "In the terminal ", "zh": "在终端里："}[language]
     joint = " " if language == "en" else ""
-    return f"\n> {joint.join(lines)}\n>\n> {words} `alphabar explain {topic} --lang {language}`\n\n"
+    return f"\n> {joint.join(lines)}\n>\n> {words}`alphabar explain {topic} --lang {language}`\n\n"
 
 
 def reference(kind: str, language: str) -> str:

@@ -30,7 +30,7 @@ class Guided:
     chain: the Cond of u, c_1, c_12, ..., k + 1 of them, for the batch at hand. weights: k numbers, or (N,) tensors.
     rescale: 0..1, how far x_0_hat is brought back to the standard deviation of that of c_1..k (Lin et al. 2024, eq. 15 and 16;
     there the output of a v-network, which at the noisy end is -x_0). interval: the t in (from, to] at which guidance works,
-    elsewhere all weights are 1 (Kynkaanniemi et al. 2024, sec. 3).
+    elsewhere all weights are 1 (Kynkäänniemi et al. 2024, sec. 3).
     """
 
     def __init__(

@@ -106,7 +106,7 @@ class Overlap:
 def overlap(samples: Tensor, real: Tensor, neighbours: int = NEIGHBOURS) -> Overlap:
     """By balls around each feature that reach to its k-th nearest neighbour in its own set.
 
-    Source: Kynkaanniemi et al. 2019, eq. 1-2 (precision, recall); Naeem et al. 2020, eq. 3-6 (density, coverage).
+    Source: Kynkäänniemi et al. 2019, eq. 1-2 (precision, recall); Naeem et al. 2020, eq. 3-6 (density, coverage).
     Raises ConfigurationError where a set has no k neighbours.
     """
     samples, real = checked(samples, real)
