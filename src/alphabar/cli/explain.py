@@ -18,12 +18,14 @@ WORDS = {
     "en": {
         "topics": "topics (alphabar explain TOPIC)",
         "numbers": "at step t = {t} of {steps}, {kind}",
-        "more": "more",
+        "more": "more: ",
+        "colon": ":",
     },
     "zh": {
-        "topics": "主题 (alphabar explain TOPIC)",
-        "numbers": "第 t = {t} 步, 共 {steps} 步, {kind}",
-        "more": "详见",
+        "topics": "主题（alphabar explain TOPIC）",
+        "numbers": "第 t = {t} 步，共 {steps} 步，{kind}",
+        "more": "详见：",
+        "colon": "：",
     },
 }
 
@@ -48,7 +50,7 @@ def explain(
         raise unknown("--lang", language, LANGUAGES)
     words = WORDS[language]
     if topic is None:
-        print(f"{words['topics']}:\n")
+        print(f"{words['topics']}{words['colon']}\n")
         for name, each in TOPICS.items():
             print(f"  {name:<14}{each.title[language]}")
         return
@@ -63,15 +65,15 @@ def explain(
         print(f"  {FORMULAS[label].text}    [{label}: alphabar.{FORMULAS[label].function}]")
     numbers = found.numbers(table, step)
     if numbers:
-        print("\n" + words["numbers"].format(t=step, steps=table.steps, kind=kind) + ":")
+        print("\n" + words["numbers"].format(t=step, steps=table.steps, kind=kind) + words["colon"])
         for name, value in numbers.items():
             print(f"  {name} = {value:.6g}")
-    print(f"\n{words['more']}: docs/{language}/{found.page}")
+    print(f"\n{words['more']}docs/{language}/{found.page}")
 
 
 def language_of_locale() -> str:
     """zh where the locale is Chinese, otherwise en."""
-    names = (os.environ.get(name) for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
+    names = (os.environ.get(name) for name in ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"))
     return "zh" if next((name for name in names if name), "").lower().startswith("zh") else "en"
 
 

@@ -51,8 +51,8 @@ def posterior_numbers(schedule: TableSchedule, t: int) -> Numbers:
     return {
         "ᾱₜ": float(now),
         "ᾱₜ₋₁": float(before),
-        "factor of xₜ": float(posterior_mean(zero, one, now, before)),
-        "factor of x₀": float(posterior_mean(one, zero, now, before)),
+        "A (μ̃ₜ = A xₜ + B x₀)": float(posterior_mean(zero, one, now, before)),
+        "B": float(posterior_mean(one, zero, now, before)),
         "β̃ₜ": float(posterior_variance(now, before)),
         "βₜ": float(schedule.beta[t - 1]),
     }
@@ -79,6 +79,8 @@ def step_numbers(schedule: TableSchedule, t: int) -> Numbers:
         "aₛ": then**0.5,
         "bₛ": (1 - then) ** 0.5,
         "σₜ = bₜ / aₜ": ((1 - now) / now) ** 0.5 if now else float("inf"),
+        "λₜ": float(schedule.log_snr(t / schedule.steps)) / 2,
+        "h = λₛ - λₜ": float(schedule.log_snr(s / schedule.steps) - schedule.log_snr(t / schedule.steps)) / 2,
     }
 
 
