@@ -1,17 +1,20 @@
-"""Draw the figures of the derivation: forward, schedules, posterior, x0-hat, samplers, guidance. Their words are symbols, legible in both languages.
+"""Draw the figures of the derivation: forward, schedules, posterior, x0-hat, samplers, guidance, two_moons. Their words are symbols, legible
+in both languages.
 
-python docs/figures/derivation.py [RUN]     RUN: a run with classes, such as that of Fashion-MNIST; without it a small one on the digits is
-                                             trained first, in two minutes
+python docs/figures/derivation.py [RUN] [--out FOLDER]     RUN: a run with classes, such as that of Fashion-MNIST; without it a small one on
+                                                            the digits is trained first, in two minutes. FOLDER: docs/figures
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Annotated
 
 import numpy as np
 import torch
+import two_moons
+import typer
 from matplotlib.figure import Figure
 
 import alphabar
@@ -21,6 +24,7 @@ from alphabar.randomness import normal
 from alphabar.schedule import TableSchedule, cosine_betas, linear_betas, scaled_linear_betas, sigmoid_betas
 
 HERE = Path(__file__).parent
+FOLDER = [HERE]  # where the figures go
 SHOWN = (0, 50, 100, 200, 300, 500, 700, 1000)
 TABLES = {
     "linear": linear_betas(1000),
@@ -31,8 +35,8 @@ TABLES = {
 
 
 def save(figure: Figure, name: str) -> None:
-    """Under this name beside this file."""
-    figure.savefig(HERE / f"{name}.png", dpi=90)
+    """Under this name in the folder asked for."""
+    figure.savefig(FOLDER[0] / f"{name}.png", dpi=90)
     print(f"{name}.png")
 
 
@@ -144,12 +148,15 @@ def guidance(pipeline: Pipeline) -> None:
     rows_of(made, "guidance")
 
 
-def main() -> None:
+def main(run: Annotated[Path | None, typer.Argument()] = None, out: Path = HERE) -> None:
     """All of them."""
+    FOLDER[0] = out
+    out.mkdir(parents=True, exist_ok=True)
     schedules()
     posterior()
+    two_moons.main(out / "two_moons.png")
     with TemporaryDirectory() as folder:
-        run = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(folder) / "run"
+        run = run or Path(folder) / "run"
         if not run.exists():
             for _ in alphabar.train("digits", run, steps=1200):
                 pass
@@ -161,4 +168,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -29,7 +29,7 @@ def two_moons(n: int) -> PointSet:
     return PointSet(torch.stack([x, y], dim=1) + 0.05 * torch.randn(n, 2, generator=generator))
 
 
-def main() -> None:
+def main(out: Path = Path(__file__).with_name("two_moons.png")) -> None:
     """Train, sample, draw."""
     data = two_moons(4000)
     settings = {"network": {"kind": "mlp"}, "schedule": {"kind": "cosine", "steps": 100}}
@@ -40,7 +40,7 @@ def main() -> None:
     for _ in range(STEPS):
         trainer.step()
     pipeline = Pipeline(trainer.ema.module, data.shape).with_settings(clip="off", steps=100)
-    figure = Figure(figsize=(3 * len(SHOWN), 3.2), dpi=80, layout="constrained")
+    figure = Figure(figsize=(3 * len(SHOWN), 3.4), dpi=80, layout="constrained")
     axes = figure.subplots(1, len(SHOWN))
     for state in pipeline.states(range(2000)):
         if state.step in SHOWN:
@@ -49,7 +49,7 @@ def main() -> None:
             axis.set(
                 xlim=(-2.2, 2.2), ylim=(-2.2, 2.2), aspect="equal", title=f"t = {state.t:.2f}", xticks=[], yticks=[]
             )
-    figure.savefig(Path(__file__).with_name("two_moons.png"))
+    figure.savefig(out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Measuring from Python. The tests run them in this order."""
 
-
 # region evaluate
 from pathlib import Path
 

@@ -1,6 +1,5 @@
 """Bits per dimension from Python. The tests run them in this order."""
 
-
 # region likelihood
 from pathlib import Path
 

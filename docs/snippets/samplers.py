@@ -1,6 +1,5 @@
 """Choosing a sampler from Python. The tests run them in this order."""
 
-
 # region samplers
 import alphabar
 
