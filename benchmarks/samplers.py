@@ -1,35 +1,78 @@
-"""Samplers side by side: the same model, the same noise, the same number of network calls. Prints the tables of docs/en/samplers.md.
+"""Samplers side by side: the same model, the same noise. Prints the tables of docs/en/samplers.md and of RESULTS.md.
 
-python benchmarks/samplers.py RUN [--n 200] [--calls 5,10,20,50] [--classifier FILE]      a class model of Fashion-MNIST
+python benchmarks/samplers.py table RUN [--n 200] [--calls 5,10,20,50] [--classifier FILE]      a class model of Fashion-MNIST
+python benchmarks/samplers.py adaptive RUN [--tolerances 0.2,0.05,0.01]                          the same for the solver that chooses its steps
+python benchmarks/samplers.py quality RUN OUT.jsonl --data TEST --extractor FILE                quality of 10 calls beside 1,000, any run
+python benchmarks/samplers.py quality-table OUT.jsonl
 
-For each method and number of calls: the kernel distance (x 1000) of the samples' features to those of as many test pictures, the share
+A cell of `table` and `adaptive` holds the kernel distance (x 1000) of the samples' features to those of as many test pictures, the share
 that a classifier labels as asked, and the root mean square distance to the exact solution from the same noise (deterministic
-methods; pictures in [-1, 1]). The features are those of `alphabar extractor fashion-mnist --pictures 60000 --out fashion-60000.safetensors`; the test set is used here only to
-compare samplers of one model.
+methods; pictures in [-1, 1]). The features are those of `alphabar extractor fashion-mnist --pictures 60000 --out fashion-60000.safetensors`;
+the test set is used here only to compare samplers of one model.
+
+`quality` measures N samples of each of --samplers, for each seed, against real pictures, and adds a line to OUT.jsonl for each, leaving out
+what it holds already: a series may take several sittings. Its seconds are those of one batch, in turns.
 """
 
 from __future__ import annotations
 
+import itertools
+import json
+import statistics
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
+from speed import in_turns
 
 import alphabar
 from alphabar.data.builtin_sets import load_fashion_mnist
 from alphabar.data.pictures import to_signed, to_uint8
+from alphabar.denoiser import DenoiserLike
 from alphabar.evaluation.classifier import load_classifier
 from alphabar.evaluation.distances import kernel_distance
-from alphabar.evaluation.extractors import features
+from alphabar.evaluation.extractors import features, load_extractor
+from alphabar.evaluation.quality import Distances
+from alphabar.evaluation.run_evaluation import asked_of, real_of_run, samples_of
 from alphabar.pipeline import Pipeline
 from alphabar.randomness import derive_seeds, generator
-from alphabar.samplers.base import last_state
+from alphabar.runs.checkpoint import find_checkpoint
+from alphabar.samplers.base import last_state, sample_states
 from alphabar.samplers.methods import METHODS, Options, build_sampler
 from conditions import FILE, labels
 
+app = typer.Typer(add_completion=False, help=__doc__)
 REFERENCE = {"sampler": "unipc", "grid": "log_snr", "steps": 200}
+BATCH = 100
+
+
+class Bench:
+    """What one cell needs: the judge, the features of real pictures, the noise, and the exact solution from it."""
+
+    def __init__(self, run: str, n: int, classifier: Path) -> None:
+        self.judge, self.pipeline = load_classifier(classifier), alphabar.load(run)
+        test, _, _ = load_fashion_mnist(part="t10k")
+        chosen = generator(0, "reference").permutation(len(test))
+        self.real, other = (features(self.judge, test[chosen[i : i + n]]) for i in (0, n))
+        print(f"real against real at n = {n}: {told(kernel_distance(other, self.real))}")
+        self.seeds, self.wanted = derive_seeds(0, n), np.arange(n) % 10
+        self.exact = to_signed(self.make(self.pipeline.with_settings(**REFERENCE)))
+
+    def make(self, pipeline: Pipeline) -> np.ndarray:
+        """Pictures (n, 28, 28, 1) uint8 of the classes in turn."""
+        asked = pipeline.ask(len(self.seeds), {})
+        parts = [slice(i, i + BATCH) for i in range(0, len(self.seeds), BATCH)]
+        return np.concatenate([to_uint8(last_state(pipeline.states(self.seeds[p], asked.part(p))).x_t) for p in parts])
+
+    def cell(self, made: np.ndarray, stochastic: bool) -> str:
+        """Kernel distance, share labelled as asked, distance to the exact solution."""
+        kernel = told(kernel_distance(features(self.judge, made), self.real))
+        right = (labels(self.judge, made) == self.wanted).mean()
+        far = "" if stochastic else f", {(to_signed(made) - self.exact).square().mean().sqrt():.3f}"
+        return f"{kernel}, {right:.0%}{far}"
 
 
 def told(distance: tuple[float, float]) -> str:
@@ -37,14 +80,9 @@ def told(distance: tuple[float, float]) -> str:
     return f"{1000 * distance[0]:.0f} ± {1000 * distance[1]:.0f}"
 
 
-def make(pipeline: Pipeline, seeds: list[int], batch: int = 100) -> np.ndarray:
-    """Pictures (n, 28, 28, 1) uint8 of the classes in turn."""
-    asked = pipeline.ask(len(seeds), {})
-    parts = [slice(i, i + batch) for i in range(0, len(seeds), batch)]
-    return np.concatenate([to_uint8(last_state(pipeline.states(seeds[p], asked.part(p))).x_t) for p in parts])
-
-
-def main(
+@app.command()
+@torch.no_grad()
+def table(
     run: str,
     n: int = 200,
     calls: str = "5,10,20,50",
@@ -52,32 +90,128 @@ def main(
     methods: Annotated[str, typer.Option(help="Names, or all.")] = "all",
     grids: str = "trailing,log_snr,karras",
 ) -> None:
-    """Measure."""
-    judge, pipeline = load_classifier(classifier), alphabar.load(run)
-    test, _, _ = load_fashion_mnist(part="t10k")
-    chosen = generator(0, "reference").permutation(len(test))
-    real, other = (features(judge, test[chosen[i : i + n]]) for i in (0, n))
-    print(f"real against real at n = {n}: {told(kernel_distance(other, real))}")
-    seeds, wanted = derive_seeds(0, n), np.arange(n) % 10
-    exact = to_signed(make(pipeline.with_settings(**REFERENCE), seeds))
+    """Each method on each grid with each number of network calls."""
+    bench = Bench(run, n, classifier)
     print("| sampler | grid | " + " | ".join(f"{c} calls" for c in calls.split(",")) + " |")
     print("| --- | --- |" + " --- |" * len(calls.split(",")))
-    for name in METHODS if methods == "all" else methods.split(","):
-        if name == "adaptive":
-            continue
+    chosen = [name for name in METHODS if name != "adaptive"] if methods == "all" else methods.split(",")
+    for name, grid in itertools.product(chosen, grids.split(",")):
         sampler = build_sampler(name, Options())
-        for grid in grids.split(","):
-            cells = []
-            for count in map(int, calls.split(",")):
-                own = pipeline.with_settings(sampler=name, grid=grid, steps=max(1, count // sampler.calls))
-                made = make(own, seeds)
-                kernel = told(kernel_distance(features(judge, made), real))
-                right = (labels(judge, made) == wanted).mean()
-                far = "" if sampler.stochastic else f", {(to_signed(made) - exact).square().mean().sqrt():.3f}"
-                cells.append(f"{kernel}, {right:.0%}{far}")
-            print(f"| {name} | {grid} | " + " | ".join(cells) + " |", flush=True)
+        own = [
+            bench.pipeline.with_settings(sampler=name, grid=grid, steps=max(1, int(count) // sampler.calls))
+            for count in calls.split(",")
+        ]
+        cells = [bench.cell(bench.make(pipeline), sampler.stochastic) for pipeline in own]
+        print(f"| {name} | {grid} | " + " | ".join(cells) + " |", flush=True)
+
+
+class Counted:
+    """A denoiser that counts how often it is asked about a picture."""
+
+    def __init__(self, denoiser: DenoiserLike) -> None:
+        self.denoiser, self.schedule, self.calls = denoiser, denoiser.schedule, 0
+
+    def __call__(self, x_t: torch.Tensor, t: Any) -> Any:
+        """What it says."""
+        self.calls += 1
+        return self.denoiser(x_t, t)
+
+
+@app.command()
+@torch.no_grad()
+def adaptive(
+    run: str, n: int = 200, tolerances: str = "0.2,0.05,0.01", classifier: Path = FILE, steps: int = 3
+) -> None:
+    """The adaptive solver by its tolerance, with the network calls that it took."""
+    bench = Bench(run, n, classifier)
+    print("| tolerance | calls of a batch | |\n| --- | --- | --- |")
+    for tolerance in map(float, tolerances.split(",")):
+        own, taken, made = bench.pipeline.with_settings(sampler="adaptive", tolerance=tolerance, steps=steps), [], []
+        asked = own.ask(n, {})
+        for part in (slice(i, i + BATCH) for i in range(0, n, BATCH)):
+            counted = Counted(own.conditioned(len(bench.seeds[part]), asked.part(part)))
+            sampler = build_sampler("adaptive", Options(tolerance=tolerance))
+            states = sample_states(sampler, counted, own.times(), bench.seeds[part], own.shape)
+            made.append(to_uint8(last_state(states).x_t))
+            taken.append(counted.calls)
+        print(f"| {tolerance:g} | {np.mean(taken):.0f} | {bench.cell(np.concatenate(made), False)} |", flush=True)
+
+
+@app.command()
+def quality(
+    run: Path,
+    out: Path,
+    data: Annotated[str, typer.Option()],
+    extractor: Annotated[Path, typer.Option()],
+    samplers: Annotated[str, typer.Option(help="NAME:STEPS, ...")] = "auto:10,ancestral:1000",
+    n: int = 2000,
+    seeds: str = "0,1,2",
+) -> None:
+    """Distances of samples to real pictures, for each sampler and seed, into lines of OUT."""
+    judge, pipeline = load_extractor(extractor), alphabar.load(run)
+    chosen = {text: of_text(pipeline, text) for text in samplers.split(",")}
+    known = {(line["sampler"], line["seed"]) for line in lines_of(out) if line["run"] == run.name and line["n"] == n}
+    missing = [pair for pair in itertools.product(map(int, seeds.split(",")), chosen) if pair[::-1] not in known]
+    seconds = seconds_of(chosen)
+    for seed, text in missing:
+        real, _ = real_of_run(find_checkpoint(run), data, None, judge, n, seed, None)
+        reference, floor = (features(judge, np.asarray(part.pictures[:])) for part in (real.reference, real.floor))
+        made = samples_of(chosen[text], asked_of(pipeline, real.reference, seed), seed).pictures
+        line = {
+            "run": run.name,
+            "sampler": text,
+            "seed": seed,
+            "n": n,
+            "extractor": judge.hash,
+            "seconds": seconds[text],
+        }
+        line |= vars(Distances.between(features(judge, made), reference))
+        line |= {"floor": Distances.between(floor, reference).frechet}
+        with out.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        print(line, flush=True)
+
+
+def of_text(pipeline: Pipeline, text: str) -> Pipeline:
+    """NAME:STEPS -> the pipeline with these."""
+    name, _, steps = text.partition(":")
+    return pipeline.with_settings(sampler=name, steps=int(steps))
+
+
+def seconds_of(chosen: dict[str, Pipeline], batch: int = 64) -> dict[str, float]:
+    """Seconds for one picture of a batch: the median of a sampler's steps, in turns with the others', times their number."""
+    runs = {text: iterate(pipeline, batch) for text, pipeline in chosen.items()}
+    taken = in_turns({text: lambda run=run: next(run) for text, run in runs.items()}, rounds=9, quiet=True)
+    return {text: statistics.median(taken[text]) * pipeline.steps / batch for text, pipeline in chosen.items()}
+
+
+def iterate(pipeline: Pipeline, batch: int) -> Iterator[Any]:
+    """State after state, again and again."""
+    while True:
+        yield from pipeline.states(range(batch), pipeline.ask(batch, {}))
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """What was measured before."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+@app.command()
+def quality_table(out: Path) -> None:
+    """What was measured, as Markdown: means over the seeds, with each seed's value behind."""
+    print("| run | sampler, steps | N, seeds | Frechet distance | kernel distance x 1000 | floor | seconds a picture |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    order = lambda line: (line["run"], line["sampler"], line["n"])  # noqa: E731
+    for (run, sampler, n), found in itertools.groupby(sorted(lines_of(out), key=order), order):
+        lines = list(found)
+        mean = lambda name, lines=lines: statistics.mean(line[name] for line in lines)  # noqa: E731
+        each = ", ".join(f"{line['frechet']:.3f}" for line in lines)
+        kernel = f"{1000 * mean('kernel'):.1f} ± {1000 * mean('kernel_error'):.1f}"
+        print(
+            f"| {run} | {sampler} | {n}, {len(lines)} | {mean('frechet'):.3f} ({each}) | {kernel} | {mean('floor'):.3f} "
+            f"| {mean('seconds'):.3f} |"
+        )
 
 
 if __name__ == "__main__":
-    torch.set_grad_enabled(False)
-    typer.run(main)
+    app()
