@@ -21,13 +21,16 @@ import torch
 sympy = pytest.importorskip("sympy")
 
 from alphabar.conditions.base import Cond  # noqa: E402
+from alphabar.editing import slerp  # noqa: E402
 from alphabar.evaluation.distances import frechet_distance, kernel_distance  # noqa: E402
+from alphabar.evaluation.likelihood import bits_per_dimension, dequantized  # noqa: E402
 from alphabar.explain.formulas import FORMULAS  # noqa: E402
 from alphabar.explain.notation import symbol, to_sympy  # noqa: E402
 from alphabar.gaussian import (  # noqa: E402
     diffuse,
     diffuse_step,
     kl_divergence,
+    learned_log_variance,
     posterior_mean,
     posterior_variance,
     reverse_mean_from_eps,
@@ -37,12 +40,15 @@ from alphabar.gaussian import (  # noqa: E402
 from alphabar.guidance import ClassifierGuided, Guided  # noqa: E402
 from alphabar.loss import bound_weight, denoising_loss  # noqa: E402
 from alphabar.parameterization import Prediction, v_from_x_0_and_eps, x_0_from_eps, x_0_from_v  # noqa: E402
+from alphabar.randomness import uniform  # noqa: E402
+from alphabar.samplers.adaptive import Adaptive  # noqa: E402
 from alphabar.samplers.ancestral import Ancestral  # noqa: E402
 from alphabar.samplers.base import Visit  # noqa: E402
 from alphabar.samplers.coordinates import data_step, half_log_snr, jump, stride  # noqa: E402
-from alphabar.samplers.ddim import DDIM  # noqa: E402
+from alphabar.samplers.ddim import DDIM, DDIMInversion  # noqa: E402
 from alphabar.samplers.dpm_2m import extrapolated  # noqa: E402
 from alphabar.samplers.euler import Euler  # noqa: E402
+from alphabar.samplers.repaint import RePaint  # noqa: E402
 from alphabar.schedule import TableSchedule, linear_betas  # noqa: E402
 
 ONE_STEP_EARLIER = {
@@ -548,7 +554,107 @@ def frechet() -> None:
     assert equal(expected, form.subs(values))
 
 
+def integral_forms() -> None:
+    """Both solve `ode`: by h, d(x / b) = x_0_hat d(e^lambda) and d(x / a) = eps_hat d(e^-lambda), and at h = 0 they are x_t."""
+    h, lam = symbol("h"), symbol("lambda_[t]")
+    for label, sign, weight in (("data-form", 1, "b[s]"), ("noise-form", -1, "a[s]")):
+        start, integral = (part / symbol(weight) for part in sympy.expand(rhs(label)).as_ordered_terms())
+        if integral.has(symbol("x[t]")):
+            start, integral = integral, start
+        ratio = symbol("a[s]") / symbol("b[s]") if sign > 0 else symbol("b[s]") / symbol("a[s]")
+        guess = sympy.Function("x_hat[0]" if sign > 0 else "eps_hat")
+        assert equal(start, symbol("x[t]") / symbol(weight.replace("s", "t")))
+        by_h = sympy.diff((integral / ratio * sympy.exp(sign * (lam + h))).doit(), h)
+        assert equal(by_h, sign * guess(lam + h) * sympy.exp(sign * (lam + h)))
+        assert integral.subs(h, 0).doit() == 0
+
+
+def stride_proof() -> None:
+    """From the closed form at s one step with this beta leads to the closed form at t."""
+    up = rhs("stride-up").subs(symbol("x[s]"), sym("sqrt(alpha_bar[s])*x[0] + sqrt(1 - alpha_bar[s])*eps"))
+    up = sympy.expand(up.subs(symbol("beta"), rhs("stride")))
+    whole = rhs("closed-form")
+    assert equal(up.coeff(symbol("x[0]")) ** 2, whole.coeff(symbol("x[0]")) ** 2)
+    assert equal(up.coeff(symbol("eps")) ** 2 + up.coeff(symbol("z")) ** 2, whole.coeff(symbol("eps")) ** 2)
+
+
+def repaint() -> None:
+    """Where m is 0 the known picture at the noise of s, where it is 1 the sampler's step."""
+    known = moved(rhs("closed-form"), {"eps": "z"}).subs(symbol("alpha_bar[t]"), symbol("a[s]") ** 2)
+    squared = lambda part: sympy.expand(part.subs(symbol("b[s]"), sym("sqrt(1 - a[s]**2)")))  # noqa: E731
+    a = sympy.Symbol("a", positive=True)
+    assert equal(squared(rhs("repaint").subs(symbol("m"), 0)).subs(symbol("a[s]"), a), known.subs(symbol("a[s]"), a))
+    assert equal(rhs("repaint").subs(symbol("m"), 1), symbol("y[s]"))
+
+
+def inversion() -> None:
+    """The step of DDIM from s down to t, solved for x_s."""
+    down = moved(rhs("euler"), {"x[t]": "x[s]", "a[t]": "a[s]", "b[t]": "b[s]", "a[s]": "a[t]", "b[s]": "b[t]"})
+    up = sympy.solve(down - symbol("x[t]") / symbol("a[t]"), symbol("x[s]"))[0]
+    said_at_s = sympy.Function("eps_hat")(symbol("x[s]"), symbol("s"))
+    assert equal(rhs("inversion").subs(said_at_s, symbol("eps_hat")), up)
+
+
+def slerp_proof() -> None:
+    """Of two vectors of length 1 at the angle w it makes one of length 1, and at r = 0 and 1 they themselves."""
+    form, r, w = rhs("slerp"), symbol("r"), symbol("w")
+    first, second = form.coeff(symbol("z[1]")), form.coeff(symbol("z[2]"))
+    assert sympy.simplify(first**2 + second**2 + 2 * first * second * sympy.cos(w) - 1) == 0
+    assert [sympy.simplify(part.subs(r, at)) for at in (0, 1) for part in (first, second)] == [1, 0, 0, 1]
+
+
+def v_flow() -> None:
+    """`ode` in the angle: a = cos phi, b = sin phi, x = a x_0_hat + b eps_hat, d(x / a) = eps_hat d(b / a)."""
+    assert str(said("v-flow")) == "Eq(d_(x), v_hat*d_(phi))"
+    phi = sympy.Symbol("phi")
+    a, b = sympy.cos(phi), sympy.sin(phi)
+    x, eps = sympy.Function("x")(phi), symbol("eps_hat")
+    slope = sympy.solve(sympy.diff(x / a, phi) - eps * sympy.diff(b / a, phi), sympy.diff(x, phi))[0]
+    v = rhs("v").subs({symbol("alpha_bar[t]"): a**2, symbol("eps"): eps, symbol("x[0]"): (x - b * eps) / a})
+    known = {sympy.sqrt(a**2): a, sympy.sqrt(1 - a**2): b}
+    assert sympy.simplify(slope - v.subs(known)) == 0
+
+
+def change_of_variables() -> None:
+    """For data N(0, s^2) the flow keeps x / deviation: the density that the formula gives is the known one."""
+    phi, s, x = sympy.Symbol("phi", positive=True), sympy.Symbol("s", positive=True), sympy.Symbol("x", real=True)
+    deviation = sympy.sqrt(sympy.cos(phi) ** 2 * s**2 + sympy.sin(phi) ** 2)
+    divergence = sympy.diff(sympy.log(deviation), phi)  # of v_hat = x d log(deviation) / dphi
+    right = rhs("change-of-variables")
+    integral = right.atoms(sympy.Integral).pop()
+    assert str(integral.args[0]) == "div(v_hat)"
+    (name, low, high) = integral.args[1]
+    assert name == symbol("phi")
+    limits = {symbol("pi"): sympy.pi}
+    low, high = (sympy.sympify(end).subs(limits) for end in (low, high))
+    total = sympy.log(deviation).subs(phi, high) - sympy.log(deviation).subs(phi, low)
+    assert sympy.simplify(sympy.diff(sympy.log(deviation), phi) - divergence) == 0
+    end = right.coeff(integral) * total + log_density(x / s, 0, 1)  # x_T = x / s
+    assert right.args[0].func == sympy.log or right.args[1].func == sympy.log
+    assert sympy.simplify(sympy.expand_log(end - log_density(x, 0, s**2), force=True)) == 0
+
+
+def hutchinson() -> None:
+    """Over all vectors of signs, on a matrix of symbols: the mean of u^T J u is the trace."""
+    assert str(said("hutchinson")) == "Eq(div(v_hat), E(u, J*u*u_top))"
+    J = sympy.Matrix(3, 3, lambda i, j: sympy.Symbol(f"J{i}{j}"))
+    signs = [sympy.Matrix(u) for u in np.stack(np.meshgrid(*[[-1, 1]] * 3), -1).reshape(-1, 3).tolist()]
+    mean = sum(((u.T * J * u)[0] for u in signs), sympy.Integer(0)) / len(signs)
+    assert sympy.expand(mean - J.trace()) == 0
+
+
+def bits() -> None:
+    """-log2 of the probability of a bin of width 2 / 255 in each of D numbers, divided by D."""
+    p, dims = sympy.Symbol("p", positive=True), symbol("D")
+    form = rhs("bits").replace(sympy.Function("p"), lambda x: p)
+    expected = -(sympy.log(p) + dims * sympy.log(sympy.Rational(2, 255))) / (dims * sympy.log(2))
+    assert sympy.simplify(sympy.expand_log(form - expected, force=True)) == 0
+
+
 PROOFS: dict[str, Callable[[], None]] = {
+    "data-form": integral_forms, "noise-form": integral_forms, "stride": stride_proof, "stride-up": stride_proof, "repaint": repaint,
+    "inversion": inversion, "slerp": slerp_proof, "v-flow": v_flow, "change-of-variables": change_of_variables,
+    "hutchinson": hutchinson, "bits": bits,
     "scaled-noise": scaled_noise, "forward-draw": forward_draw, "two-steps": two_steps, "sum-of-normals": sum_of_normals,
     "two-variances": two_variances, "closed-form": closed_form, "marginal": marginal, "bayes": bayes, "exponent": exponent,
     "square": square, "square-coefficient": square_coefficient, "linear-coefficient": linear_coefficient,
@@ -562,6 +668,7 @@ PROOFS: dict[str, Callable[[], None]] = {
 }  # fmt: skip
 DEFINITIONS = {
     "forward-step", "alpha", "alpha-bar", "snr", "model", "simple-loss", "v", "ancestral", "half-log-snr", "kernel", "kernel-distance", "kl-definition",
+    "learned-variance", "adaptive-error", "dequantized",
 }  # fmt: skip
 """What is laid down, not proved: held by the function that computes it, below."""
 
@@ -611,6 +718,11 @@ VALUES: dict[str, float] = {
 }  # fmt: skip
 VALUES["eps_hat"] = (VALUES["x[t]"] - VALUES["a[t]"] * VALUES["x_hat[0]"]) / VALUES["b[t]"]
 VALUES["h"] = math.log(VALUES["a[s]"] / VALUES["b[s]"]) - math.log(VALUES["a[t]"] / VALUES["b[t]"])
+VALUES |= {
+    "x[s]": 0.8, "y[s]": -0.4, "m": 0.5, "f": 0.3, "tolerance": 0.05, "high": 0.9, "low": 0.7, "log_p": -1.7,
+    "alpha_bar[s]": float(SCHEDULE.alpha_bars[S]), "beta": float(1 - SCHEDULE.alpha_bars[K] / SCHEDULE.alpha_bars[S]),
+    "beta_tilde[t]": float(posterior_variance(SCHEDULE.alpha_bars[K], SCHEDULE.alpha_bars[K - 1])),
+}  # fmt: skip
 VALUES["sigma[t]"] = math.sqrt(float(posterior_variance(SCHEDULE.alpha_bars[K], SCHEDULE.alpha_bars[K - 1])))
 TIME, BEFORE_T, EARLIER = (torch.tensor(k / 40, dtype=torch.float64) for k in (K, K - 1, S))
 
@@ -695,6 +807,18 @@ def weighted_by_the_bound() -> torch.Tensor:
     return weighted
 
 
+def repainted() -> torch.Tensor:
+    """A step of RePaint where half is known; the sampler's own step is y_s."""
+
+    class Steps(Ancestral):
+        def step(self, denoiser: Any, x_t: Any, t: Any, s: Any, noise: Any, past: Any = ()) -> Any:
+            return tensor("y[s]"), Visit(t, x_t, Says()(x_t, t))
+
+    return RePaint(Steps(), tensor("x[0]"), tensor("m")).step(
+        Says(), tensor("x[t]"), TIME, EARLIER, lambda *name: tensor("z")
+    )[0]
+
+
 ALPHA_BAR, BEFORE, A, B = (number(name) for name in ("alpha_bar[t]", "alpha_bar[t-1]", "a[t]", "b[t]"))
 COMPUTED: dict[str, Callable[[], torch.Tensor]] = {
     "forward-step": lambda: step_mean(tensor("x[t-1]"), number("beta[t]")),
@@ -723,7 +847,24 @@ COMPUTED: dict[str, Callable[[], torch.Tensor]] = {
     "classifier-guidance": classifier,
     "frechet": lambda: torch.tensor(one_dimensional(VALUES["mu_1"], 0.8, VALUES["mu_2"], 1.7)),
     "kernel": lambda: torch.tensor(kernel_of(0.6, -1.1)),
+    "stride": lambda: stride_beta(ALPHA_BAR, number("alpha_bar[s]")),
+    "stride-up": lambda: diffuse_step(tensor("x[s]"), number("beta"), tensor("z")),
+    "learned-variance": lambda: learned_log_variance(number("f"), number("beta_tilde[t]").log(), number("beta[t]").log()),
+    "adaptive-error": lambda: Adaptive(VALUES["tolerance"]).error(tensor("low"), tensor("high")),
+    "repaint": repainted,
+    "inversion": lambda: DDIMInversion().step(Says(), tensor("x[t]"), TIME, EARLIER, lambda: tensor("z"))[0],
+    "slerp": lambda: slerp(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]]), torch.tensor([VALUES["r"]]))[0, 1],
+    "dequantized": lambda: dequantized(tensor("x[0]"), seed=3),
+    "bits": lambda: bits_per_dimension(number("log_p"), 2),
 }  # fmt: skip
+
+
+OWN_VALUES: dict[str, dict[str, float]] = {
+    "kernel": {"x": 0.6, "y": -1.1, "n": 1.0},
+    "slerp": {"z[1]": 0.0, "z[2]": 2.0, "w": math.pi / 2},
+    "dequantized": {"u": float(uniform([1], 3, "dequantize", 0))},
+    "bits": {"D": 2.0},
+}
 
 
 def one_dimensional(mean_1: float, sd_1: float, mean_2: float, sd_2: float) -> float:
@@ -754,7 +895,10 @@ def test_the_function_gives_what_the_formula_says(label):
     formula = formula.replace(sympy.Function("E"), lambda over, inside: inside).replace(
         sympy.Function("grad"), lambda *_: VALUES["c"]
     )
-    values = VALUES | ({"x": 0.6, "y": -1.1, "n": 1.0} if label == "kernel" else {})
+    formula = formula.replace(sympy.Function("rms"), sympy.Abs).replace(sympy.Function("max"), sympy.Max)
+    formula = formula.replace(sympy.Function("abs"), sympy.Abs).replace(sympy.Function("p"), lambda x: math.exp(-1.7))
+    formula = formula.replace(sympy.Function("eps_hat"), lambda *at: symbol("eps_hat"))
+    values = VALUES | OWN_VALUES.get(label, {})
     expected = float(formula.subs({symbol(name): value for name, value in values.items()}))
     assert float(COMPUTED[label]()) == pytest.approx(expected, rel=1e-5 if "guidance" in label else 1e-6)
 

@@ -184,6 +184,46 @@ _ALL = [
         "x_hat[m] == (1 + 1/(2*r))*x_hat[t] - 1/(2*r)*x_hat[u]",
         "samplers.dpm_2m.extrapolated",
     ),
+    Formula(
+        "data-form",
+        "x[s] == b[s]/b[t]*x[t] + a[s]*int_(u, 0, h, exp(u - h)*x_hat[0](lambda_[t] + u))",
+        "samplers.coordinates.data_step",
+    ),
+    Formula(
+        "noise-form",
+        "x[s] == a[s]/a[t]*x[t] - b[s]*int_(u, 0, h, exp(h - u)*eps_hat(lambda_[t] + u))",
+        "samplers.deis.DEIS",
+    ),
+    Formula(
+        "learned-variance",
+        "log(sigma[t]**2) == f*log(beta[t]) + (1 - f)*log(beta_tilde[t])",
+        "gaussian.learned_log_variance",
+    ),
+    Formula(
+        "adaptive-error",
+        "error == rms((high - low)/max(2/255, tolerance*abs(high)))",
+        "samplers.adaptive.Adaptive.error",
+    ),
+    # editing
+    Formula("stride", "beta == 1 - alpha_bar[t]/alpha_bar[s]", "gaussian.stride_beta"),
+    Formula("stride-up", "x[t] == sqrt(1 - beta)*x[s] + sqrt(beta)*z", "gaussian.diffuse_step"),
+    Formula("repaint", "x[s] == m*y[s] + (1 - m)*(a[s]*x[0] + b[s]*z)", "samplers.repaint.RePaint"),
+    Formula(
+        "inversion",
+        "x[s] == a[s]/a[t]*x[t] + (b[s] - a[s]*b[t]/a[t])*eps_hat(x[s], s)",
+        "samplers.ddim.DDIMInversion",
+    ),
+    Formula("slerp", "z == sin((1 - r)*w)/sin(w)*z[1] + sin(r*w)/sin(w)*z[2]", "editing.slerp"),
+    # likelihood
+    Formula("v-flow", "d_(x) == v_hat*d_(phi)", "evaluation.likelihood.ode_log_density"),
+    Formula(
+        "change-of-variables",
+        "log(p(x[0])) == log(N(x[T], 0, I)) + int_(phi, 0, pi/2, div(v_hat))",
+        "evaluation.likelihood.ode_log_density",
+    ),
+    Formula("hutchinson", "div(v_hat) == E(u, u_top*J*u)", "evaluation.likelihood.with_divergence"),
+    Formula("dequantized", "x == x[0] + (u - 1/2)*(2/255)", "evaluation.likelihood.dequantized"),
+    Formula("bits", "bits == log(255/2)/log(2) - log(p(x))/(D*log(2))", "evaluation.likelihood.bits_per_dimension"),
     # conditions and guidance
     Formula("guided-density", "p_w(x | y) in p(x)*p(y | x)**w", "guidance.Guided"),
     Formula("guidance", "eps_hat == u + w*(c - u)", "guidance.Guided"),

@@ -3,7 +3,7 @@
 A formula is an expression of Python's grammar, read but never run: `x[t] == sqrt(alpha_bar[t])*x[0] + sqrt(1 - alpha_bar[t])*eps`.
 Square brackets are indices, `|` is "given". Relations: `==` is =, `is` is "distributed as", `in` is "proportional to", `<=` as
 it stands. `N(m, v)` is a normal distribution, `N(x, m, v)` its density at x, `E(over, f)` an expectation, `norm(f)` a Euclidean length, `grad(x, f)` a gradient,
-`sum_(k, m, n, f)` and `prod_(k, m, n, f)` run over k from m to n. Imports no torch, and SymPy only for the proofs.
+`sum_(k, m, n, f)`, `prod_(k, m, n, f)` and `int_(k, m, n, f)` run over k from m to n. Imports no torch, and SymPy only for the proofs.
 """
 
 from __future__ import annotations
@@ -29,6 +29,19 @@ SYMBOLS: dict[str, tuple[str, str]] = {
     "Tr": (r"\mathrm{Tr}", "Tr"),
     "eps_star": (r"\epsilon^*", "ε*"),
     "c_12": ("c_{1,2}", "c₁,₂"),
+    "phi": (r"\varphi", "φ"),
+    "pi": (r"\pi", "π"),
+    "v_hat": (r"\hat v", "v̂"),
+    "u_top": (r"u^\top", "uᵀ"),
+    "sin": (r"\sin", "sin"),
+    "div": (r"\mathrm{div}", "div"),
+    "rms": (r"\mathrm{rms}", "rms"),
+    "max": (r"\max", "max"),
+    "error": (r"\mathrm{error}", "error"),
+    "tolerance": (r"\mathrm{tolerance}", "tolerance"),
+    "high": (r"x_\mathrm{high}", "high"),
+    "low": (r"x_\mathrm{low}", "low"),
+    "bits": (r"\mathrm{bits}", "bits"),
     **{name: (f"\\{name}", sign) for name, sign in (("alpha", "α"), ("beta", "β"), ("mu", "μ"), ("sigma", "σ"))},
     "eps": (r"\epsilon", "ε"),
 }
@@ -181,6 +194,8 @@ class Latex(Writer):
         ("N", 3): Form(r"\mathcal{{N}}\left({0};\, {1}, {2}\right)"),
         ("E", 2): Form(r"\mathbb{{E}}_{{{0}}}\left[{1}\right]"),
         ("KL", 2): Form(r"D_\mathrm{{KL}}\left({0} \,\Vert\, {1}\right)"),
+        ("abs", 1): Form(r"\left| {0} \right|"),
+        ("int_", 4): Form(r"\int_{{{1}}}^{{{2}}} {3}\, \mathrm{{d}}{0}", SIGNED, MULTIPLIED),
         ("grad", 2): Form(r"\nabla_{{{0}}} {1}", SIGNED, SIGNED),
         ("sum_", 4): Form(r"\sum_{{{0}={1}}}^{{{2}}} {3}", ADDED, ADDED),
         ("prod_", 4): Form(r"\prod_{{{0}={1}}}^{{{2}}} {3}", SIGNED, SIGNED),
@@ -216,6 +231,8 @@ class Unicode(Writer):
         ("N", 3): Form("N({0}; {1}, {2})"),
         ("E", 2): Form("E[{1}]"),
         ("KL", 2): Form("KL({0} ‖ {1})"),
+        ("abs", 1): Form("|{0}|"),
+        ("int_", 4): Form("∫[{0}={1}..{2}] {3} d{0}", SIGNED, MULTIPLIED),
         ("grad", 2): Form("∇{0} {1}", SIGNED, SIGNED),
         ("sum_", 4): Form("Σ[{0}={1}..{2}] {3}", ADDED, ADDED),
         ("prod_", 4): Form("Π[{0}={1}..{2}] {3}", SIGNED, SIGNED),
@@ -293,13 +310,14 @@ def _sympy(node: ast.expr) -> Any:
                 ast.Div: a.__truediv__,
                 ast.Pow: a.__pow__,
             }[type(op)](b)
-        case ast.Call(ast.Name("prod_" | "sum_" as name), args):
+        case ast.Call(ast.Name("prod_" | "sum_" | "int_" as name), args):
             k, first, last, inside = map(_sympy, args)
-            return (sympy.Product if name == "prod_" else sympy.Sum)(inside, (k, first, last))
+            whole = {"prod_": sympy.Product, "sum_": sympy.Sum, "int_": sympy.Integral}[name]
+            return whole(inside, (k, first, last))
         case ast.Call(ast.Subscript() as head, args):
             return sympy.Function(ast.unparse(head))(*map(_sympy, args))
         case ast.Call(ast.Name(name), args):
-            known = {"sqrt": sympy.sqrt, "exp": sympy.exp, "log": sympy.log}
+            known = {"sqrt": sympy.sqrt, "exp": sympy.exp, "log": sympy.log, "sin": sympy.sin}
             return known.get(name, sympy.Function(name))(*map(_sympy, args))
         case ast.Tuple(elts):
             return sympy.Tuple(*map(_sympy, elts))
