@@ -4,6 +4,7 @@ alphabar extractor fashion-mnist --pictures 20000 --out fashion.safetensors     
 python benchmarks/recipe.py time OUT [NAME ...]            seconds of a step of candidates, in turns; those left out cost what "v" does
 python benchmarks/recipe.py run OUT NAME ... --minutes 2   train each for minutes / seconds of a step, sample, measure
 python benchmarks/recipe.py table OUT                      all that was measured, as Markdown
+python benchmarks/recipe.py plot OUT PICTURE.png           quality against minutes: the default recipe, slimmer, and the peer
 
 `time` wants a machine on which nothing else runs; `run` does not mind other work, since it counts steps. Data: Fashion-MNIST without
 classes, --data for a folder of one's own. Results are added to OUT/results.jsonl, so that a series may take several sittings. The
@@ -167,6 +168,38 @@ def table(out: Path) -> None:
         kernel = f"{1000 * line['kernel']:.1f} +- {1000 * line['kernel_error']:.1f}"
         told = f"{line['sampler']}, {line['steps']} | {line['n']} | {line['frechet']:.3f} | {kernel}"
         print(f"| {line['name']} | {line['minutes']:g} | {line['training steps']} | {told} |")
+
+
+SHOWN = {
+    "v, cosine times": "alphabar, preset small",
+    "v, cosine times, 16-32-64": "alphabar, 16-32-64 channels",
+    "peer": "diffusers, course recipe",
+}
+
+
+@app.command()
+def plot(out: Path, picture: Path) -> None:
+    """The least distance that each of SHOWN reached with so many minutes, N = 2,000; a line goes on from the peer's, to be met."""
+    from matplotlib.figure import Figure
+
+    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    figure = Figure(figsize=(6.4, 3.6), dpi=110, layout="constrained")
+    axis = figure.subplots()
+    for name, label in SHOWN.items():
+        own = [line for line in lines if line["name"] == name and line["n"] == 2000]
+        best = {
+            m: min(line["frechet"] for line in own if line["minutes"] == m) for m in sorted({x["minutes"] for x in own})
+        }
+        (curve,) = axis.loglog(list(best), list(best.values()), "o-", label=label)
+        if name == "peer" and best:
+            axis.axhline(min(best.values()), color=curve.get_color(), lw=0.8, ls=":")
+    ticks = sorted({line["minutes"] for line in lines})
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
+    axis.set(xlabel="minutes of training on two CPU cores", ylabel="Fréchet distance", title="Fashion-MNIST, 28x28")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    figure.savefig(picture)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,17 @@ def measured(monkeypatch, tmp_path):
     return find
 
 
+def test_dropout_does_not_keep_a_way_from_agreeing():
+    settings = {"preset": "tiny", "network": {"dropout": 0.5}}
+    denoiser = build_denoiser(finish(settings, SHAPE[1:]), SHAPE).train()
+    seconds = measure(denoiser, SHAPE, [PLAIN, LOW])
+    assert all(map(math.isfinite, seconds.values()))
+    assert all(m.training for m in denoiser.modules())
+    assert speed.fingerprint(denoiser, SHAPE) != speed.fingerprint(
+        build_denoiser(finish({"preset": "tiny"}, SHAPE[1:]), SHAPE), SHAPE
+    )
+
+
 def test_the_settings_leave_these_ways_open():
     assert ways("auto", "auto", True) == [PLAIN, LOW, FUSED, BOTH]
     assert ways("auto", "auto", False) == [PLAIN, LOW]

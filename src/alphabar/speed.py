@@ -9,15 +9,17 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from . import __version__
 from .denoiser import PRECISIONS, Denoiser
 from .errors import AlphabarError, ConfigurationError, unknown
 from .networks.fused import fused_group_norm
@@ -96,21 +98,35 @@ def measure(denoiser: Denoiser, shape: Sequence[int], candidates: Sequence[Way])
     inputs = [torch.randn(n, *shape, generator=g).to(device) for _ in range(2)]
     if len(shape) == 3:
         inputs = [x.contiguous(memory_format=torch.channels_last) for x in inputs]
-    agreeing, reference = [], Result.of(denoiser, PLAIN, *inputs)
-    for way in candidates:
-        try:
-            agrees = way == PLAIN or Result.of(denoiser, way, *inputs).agrees(reference)
-        except (RuntimeError, OSError, ImportError):
-            agrees = False  # no such numbers on this device, or no compiler for the fused kernels
-        agreeing += [way] if agrees else []
     seconds = dict.fromkeys(candidates, math.inf)
-    for _ in range(ROUNDS):
-        for way in agreeing:
-            seconds[way] = min(seconds[way], Result.of(denoiser, way, *inputs).seconds / n)
+    with without_dropout(denoiser):
+        agreeing, reference = [], Result.of(denoiser, PLAIN, *inputs)
+        for way in candidates:
+            try:
+                agrees = way == PLAIN or Result.of(denoiser, way, *inputs).agrees(reference)
+            except (RuntimeError, OSError, ImportError):
+                agrees = False  # no such numbers on this device, or no compiler for the fused kernels
+            agreeing += [way] if agrees else []
+        for _ in range(ROUNDS):
+            for way in agreeing:
+                seconds[way] = min(seconds[way], Result.of(denoiser, way, *inputs).seconds / n)
     denoiser.precision = before[0]
     denoiser.use_fused(before[1])
     denoiser.zero_grad(set_to_none=True)
     return seconds
+
+
+@contextmanager
+def without_dropout(module: nn.Module) -> Iterator[None]:
+    """Dropout draws anew in every pass, so that no way would agree with any other."""
+    active = [m for m in module.modules() if isinstance(m, nn.Dropout) and m.training]
+    for m in active:
+        m.eval()
+    try:
+        yield
+    finally:
+        for m in active:
+            m.train()
 
 
 @dataclass(frozen=True)
@@ -193,11 +209,12 @@ def fused_works() -> bool:
 
 
 def fingerprint(denoiser: Denoiser, shape: Sequence[int]) -> str:
-    """What the measurement depends on: processor, torch, threads, device, and every part of the network."""
+    """What the measurement depends on: this version, processor, torch, threads, device, and every part of the network."""
     parts = [(type(m).__name__, [tuple(p.shape) for p in m.parameters(recurse=False)]) for m in denoiser.modules()]
     device = next(denoiser.parameters()).device
     trained = any(p.requires_grad for p in denoiser.parameters())
     found: list[Any] = [
+        __version__,
         processor(),
         torch.__version__,
         torch.get_num_threads(),
@@ -205,6 +222,7 @@ def fingerprint(denoiser: Denoiser, shape: Sequence[int]) -> str:
         trained,
         tuple(shape),
         parts,
+        getattr(denoiser.network, "settings", None),
     ]
     return hashlib.sha256(repr(found).encode()).hexdigest()[:16]
 
@@ -215,7 +233,10 @@ def read_measured(path: Path) -> dict[str, dict[str, float | None]]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) and all(isinstance(v, dict) for v in found.values()) else {}
+    known = isinstance(found, dict) and all(isinstance(entry, dict) for entry in found.values())
+    if not known or not all(v is None or isinstance(v, float) for entry in found.values() for v in entry.values()):
+        return {}
+    return dict(found)
 
 
 def keep_measured(path: Path, known: Mapping[str, Mapping[str, float | None]]) -> None:

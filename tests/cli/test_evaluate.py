@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 
+from alphabar.evaluation.run_evaluation import own_size
 from alphabar.images import save_png
 
 from ..evaluation.test_classifier import stripes
@@ -158,6 +159,19 @@ def test_pictures_that_are_there(run, place):
     assert json.loads((place / "made-evaluation" / "evaluation.json").read_text())["record"]["steps"] == 2
 
 
+def test_pictures_with_classes_of_their_own_are_judged_by_them_and_kept_in_their_size(run, place):
+    fresh = stripes(40, seed=4)
+    np.savez(place / "labelled.npz", images=fresh.pictures, labels=np.array(fresh.classes)[fresh.labels])
+    words = ("--data", "data.npz", "--extractor", "x.safetensors")
+    assert "class accuracy" in run("evaluate", "labelled.npz", *words)
+    for i, (picture, label) in enumerate(zip(fresh.pictures, fresh.labels, strict=True)):
+        save_png(place / "by-class" / fresh.classes[label] / f"{i}.png", picture)
+    assert "class accuracy" in run("evaluate", "by-class", *words)
+    assert own_size(place / "by-class") == [8, 8]
+    save_png(place / "by-class" / "row" / "large.png", np.zeros((100, 90, 1), np.uint8))
+    assert own_size(place / "by-class") is None
+
+
 def test_real_pictures_are_at_the_floor_and_noise_is_not(run, place):
     np.save(place / "real.npy", stripes(40, seed=7).pictures)
     noise = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
@@ -184,6 +198,9 @@ BAD = {
         "a run knows what it was trained on",
     ),
     "no numbers": (["run", "--by-steps", "2,x", "--extractor", "x.safetensors"], "--by-steps takes numbers of steps"),
+    "more steps than there are": (["run", "--by-steps", "2,5000", "--extractor", "x.safetensors"], "5000"),
+    "a file in the way": (["run", "--extractor", "x.safetensors", "--out", "some.npy/x"], "got the file some.npy"),
+    "too few": (["few.npy", "--data", "data.npz", "--extractor", "x.safetensors"], "few.npy holds 4 pictures, too few"),
     "extractor of another size": (
         ["other.npy", "--data", "data.npz", "--extractor", "x.safetensors"],
         "trained on 8x8 pictures",
@@ -197,6 +214,7 @@ BAD = {
 def test_what_cannot_be_done_exits_2_and_says_why(case, run, alphabar, place):
     arguments, expected = BAD[case]
     np.save(place / "other.npy", stripes(40, 12).pictures)
+    np.save(place / "few.npy", stripes(4).pictures)
     code, _, error = alphabar("evaluate", *arguments)
     assert code == 2
     assert expected in " ".join(error.split())

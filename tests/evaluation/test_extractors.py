@@ -40,6 +40,24 @@ def test_torchscript_and_exported_files(script, tmp_path):
         assert found.shape == (6, 6)
 
 
+@pytest.mark.parametrize("damage", ["text", "PK..", "words", "infinite", "absent folder"])
+def test_a_damaged_cache_or_one_that_cannot_be_written_is_no_reason_to_stop(damage, script, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALPHABAR_CACHE", str(tmp_path / "cache"))
+    expected = features(load_extractor(script), pictures(), keep=True)
+    (file,) = (tmp_path / "cache" / "features").iterdir()
+    match damage:
+        case "words":
+            np.save(file, np.array(["a"] * 6))
+        case "infinite":
+            np.save(file, np.full(expected.shape, np.inf, np.float32))
+        case "absent folder":
+            (tmp_path / "file").write_text("")
+            monkeypatch.setenv("ALPHABAR_CACHE", str(tmp_path / "file"))
+        case _:
+            file.write_text(damage)
+    assert torch.equal(features(load_extractor(script), pictures(), keep=True), expected)
+
+
 def test_what_is_no_extractor_says_so(script, tmp_path):
     (tmp_path / "text.pt").write_text("hello")
     (tmp_path / "text.pt2").write_text("hello")

@@ -14,6 +14,7 @@ from alphabar.evaluation import quality
 from alphabar.evaluation.classifier import picture_keys, train_classifier
 from alphabar.evaluation.extractors import ScriptExtractor
 from alphabar.evaluation.quality import Memorisation, choose_real, class_accuracy, nearest_pictures
+from alphabar.evaluation.run_evaluation import Judged
 
 from .test_classifier import stripes
 
@@ -44,18 +45,48 @@ def test_reference_floor_and_what_the_extractor_saw_are_disjoint():
 def test_the_floor_is_of_training_pictures_that_the_reference_does_not_hold():
     both = np.concatenate([noise(30).pictures, noise(20, 1).pictures])
     training = PictureSet(both, names=[str(i) for i in range(50)])
-    sets = choose_real(noise(30), training, PLAIN, 1000)  # all of the reference was trained on
-    assert len(sets.reference) == len(sets.floor) == 20
-    assert keys(sets.floor) == keys(noise(20, 1))
+    sets = choose_real(noise(30), training, PLAIN, 1000)  # all of the reference was trained on: half of what there is
+    assert len(sets.reference) == len(sets.floor) == 25
+    assert not keys(sets.floor) & keys(sets.reference)
+    assert keys(sets.floor) > keys(noise(20, 1))
     assert len(sets.training) == 50
+    same = choose_real(noise(30), noise(30), PLAIN, 1000)
+    assert len(same.reference) == len(same.floor) == 15
+    repeated = noise(100)
+    repeated = PictureSet(repeated.pictures[np.arange(100) % 20], names=repeated.names)
+    sets = choose_real(repeated, None, PLAIN, 1000)
+    assert not keys(sets.floor) & keys(sets.reference)
     other = choose_real(noise(30), training, PLAIN, 12, seed=1)
     assert len(other.reference) == len(other.floor) == 12
     assert keys(other.reference) != keys(choose_real(noise(30), training, PLAIN, 12).reference)
 
 
 def test_too_few_real_pictures():
-    with pytest.raises(DataError, match="14 of 14 in the data were not seen by the extractor; at least 8"):
+    with pytest.raises(
+        DataError, match="14 of 14 in the data were not seen by the extractor, 14 of them different; at least 16"
+    ):
         choose_real(noise(14), None, PLAIN, 100)
+
+
+def test_few_held_out_pictures_have_a_larger_share_of_copies_by_chance():
+    """Where nothing is remembered: over many draws the share is the one that is told beside it."""
+    g, shares = np.random.default_rng(0), []
+    for _ in range(300):
+        made, held_out, training = (g.integers(0, 256, (n, 3, 3, 1), np.uint8) for n in (30, 16, 10))
+        found = Memorisation.between(made, held_out, training)
+        shares.append(found.copies)
+    assert np.mean(shares) == pytest.approx(found.expected, abs=0.02)
+    assert found.expected > 0.06
+
+
+def test_of_more_pictures_than_are_asked_for_some_are_drawn_and_not_the_first():
+    judged = Judged(np.arange(40, dtype=np.uint8).reshape(40, 1, 1, 1), ["a"] * 20 + ["b"] * 20, {})
+    some = judged.drawn(20, 0)
+    assert len(some.pictures) == 20
+    assert 4 < some.classes.count("b") < 16
+    assert all(("a", "b")[int(p) >= 20] == c for p, c in zip(some.pictures.ravel(), some.classes, strict=True))
+    assert np.array_equal(judged.drawn(20, 0).pictures, some.pictures)
+    assert judged.drawn(40, 0) is judged
 
 
 def test_copies_are_found():
@@ -67,6 +98,10 @@ def test_copies_are_found():
     copied[:30] = training[50:80]
     found = Memorisation.between(copied, held_out, training)
     assert 0.3 <= found.copies < 0.36
+    assert found.expected == pytest.approx(0.01, abs=0.02)
+    mirrored = np.ascontiguousarray(training[100:, :, ::-1])
+    assert Memorisation.between(mirrored, held_out, training).copies < 0.1
+    assert Memorisation.between(mirrored, held_out, training, mirrored=True).copies == 1
     assert sorted(found.closest) == [(i, i + 50) for i in range(8)] or all(t == s + 50 for s, t in found.closest)
     assert found.training == 200
 

@@ -107,6 +107,20 @@ def test_attention_by_products_is_attention(dtype, n, heads, length, d, monkeypa
             assert relative(a, b) < 4 * PRECISION[dtype]
 
 
+@pytest.mark.parametrize("offset", [5.0, 20.0, 40.0])
+def test_attention_in_bfloat16_keeps_its_digits_where_all_scores_have_much_in_common(offset):
+    """k with a common part: the scores are large, what they differ in is small, as training makes them."""
+    q, k, v = (leaf(2, 2, 64, 8, seed=i).detach() for i in range(3))
+    q, k = q / 4 + (offset / 8) ** 0.5 * 8**0.25, k / 4 + (offset / 8) ** 0.5 * 8**0.25
+    low = [t.to(torch.bfloat16).requires_grad_() for t in (q, k, v)]
+    exact = [t.detach().double().requires_grad_() for t in low]
+    y, plain = fused.MatrixAttention.apply(*low), F.scaled_dot_product_attention(*exact)
+    g = torch.randn(y.shape, generator=torch.Generator().manual_seed(9)).to(torch.bfloat16)
+    found, expected = torch.autograd.grad(y, low, g), torch.autograd.grad(plain, exact, g.double())
+    assert relative(y, plain) < 0.01
+    assert max(relative(a, b) for a, b in zip(found, expected, strict=True)) < 0.04
+
+
 def test_attention_of_large_scores_stays_finite():
     q, k, v = (100 * leaf(2, 2, 5, 8, seed=i).detach() for i in range(3))
     assert not fused.scores_are_small(q.flatten(0, 1), k.flatten(0, 1))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, DataError
 from .options import Batch, Checkpoint, Device, RawWeights, Split
 
 if TYPE_CHECKING:
@@ -80,8 +80,9 @@ def evaluate(
         )
     run = run_of(what)
     folder = out or (what if run is not None else what.with_name(f"{what.stem}-evaluation"))
-    if folder.exists() and not folder.is_dir():
-        raise ConfigurationError(f"--out takes a folder for report.html and evaluation.json, got the file {folder}")
+    for each in (folder, *folder.parents):
+        if each.exists() and not each.is_dir():
+            raise ConfigurationError(f"--out takes a folder for report.html and evaluation.json, got the file {each}")
     chosen = pick_extractor(extractor, inception)
     others = {}
     if run is None:
@@ -97,6 +98,9 @@ def evaluate(
         counts = read_steps(by_steps)
         pipeline = load(run, checkpoint, raw_weights, device)
         pipeline = pipeline.with_settings(sampler=sampler, steps=steps, guidance=guidance)
+        fewer = {k: pipeline.with_settings(steps=k) for k in counts}
+        for way in (pipeline, *fewer.values()):
+            way.times()  # what cannot be sampled is said now, not after hours
         real, source = gather_real(run, checkpoint, data, split, chosen, n, seed)
         console.print(
             f"data    {source}: {len(real.reference)} pictures, and {len(real.floor)} others for the floor",
@@ -105,7 +109,7 @@ def evaluate(
         if real.note:
             console.print(f"note: {real.note}", markup=False)
         judged = make_samples(pipeline, real, seed, batch)
-        others = {k: make_samples(pipeline.with_settings(steps=k), real, seed, batch).pictures for k in counts}
+        others = {k: make_samples(way, real, seed, batch).pictures for k, way in fewer.items()}
     with bars() as progress:
         task = progress.add_task("features", total=len(real.reference) * (3 + len(others)))
         found = measure(judged, real, chosen, source, seed, others, lambda k: progress.advance(task, k))
@@ -144,12 +148,16 @@ def gather_pictures(
     what: Path, data: str, training: str | None, extractor: Extractor, n: int, seed: int
 ) -> tuple[Judged, RealSets, str]:
     """The pictures to be judged and the real ones beside them."""
-    from ..evaluation.quality import choose_real
+    from ..evaluation.quality import FEWEST, choose_real
     from ..evaluation.run_evaluation import pictures_of, real_like
     from .watch import reading_bar
 
     with reading_bar() as progress:
         own = pictures_of(what, progress)
+        if len(own.pictures) < FEWEST:
+            raise DataError(
+                f"{what} holds {len(own.pictures)} pictures, too few to measure; at least {FEWEST} are needed"
+            )
         real = real_like(data, own.pictures, progress)
         learned = None if training is None else real_like(training, own.pictures, progress)
     return own, choose_real(real, learned, extractor, min(n, len(own.pictures)), seed), data

@@ -37,8 +37,10 @@ def explain(
     t: Annotated[
         int | None, typer.Option("--t", help="The step whose numbers are shown, 1 to T; default: the middle one.")
     ] = None,
-    schedule: Annotated[str, typer.Option(help="linear, scaled_linear, cosine or sigmoid.")] = "linear",
-    steps: Annotated[int, typer.Option(help="T, the number of steps.")] = 1000,
+    schedule: Annotated[
+        str | None, typer.Option(help="linear, scaled_linear, cosine or sigmoid; default: linear.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="T, the number of steps; default: 1000.")] = None,
     run: Annotated[Path | None, typer.Option(help="A run folder: its schedule is taken.")] = None,
     lang: Annotated[str | None, typer.Option(help="en or zh; default: as the locale says.")] = None,
 ) -> None:
@@ -77,16 +79,17 @@ def language_of_locale() -> str:
     return "zh" if next((name for name in names if name), "").lower().startswith("zh") else "en"
 
 
-def read_schedule(kind: str, steps: int, run: Path | None) -> tuple[str, TableSchedule]:
-    """The name and the table of a schedule, that of a run if one is given. Raises ConfigurationError if there is no table."""
+def read_schedule(kind: str | None, steps: int | None, run: Path | None) -> tuple[str, TableSchedule]:
+    """The name and the table of a schedule, that of a run if one is given. Raises ConfigurationError if there is no table, or for both."""
     from ..errors import ConfigurationError
     from ..runs.folder import RunFolder
     from ..schedule import TableSchedule, build_schedule
     from ..settings import ScheduleSettings, validate
 
-    settings = (
-        RunFolder.open(run).config.schedule if run else validate(ScheduleSettings, {"kind": kind, "steps": steps})
-    )
+    if run and (kind or steps):
+        raise ConfigurationError("a run has a schedule of its own: give --run, or --schedule and --steps")
+    wanted = {"kind": kind or "linear", "steps": 1000 if steps is None else steps}
+    settings = RunFolder.open(run).config.schedule if run else validate(ScheduleSettings, wanted)
     found = build_schedule(settings)
     if not isinstance(found, TableSchedule):
         raise ConfigurationError(

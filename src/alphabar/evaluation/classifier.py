@@ -20,7 +20,7 @@ from ..errors import ConfigurationError, DataError
 from ..randomness import generator
 from ..runs.atomic import write_bytes
 
-FORMAT = "alphabar-extractor-1"
+FORMAT = "alphabar-extractor-2"
 FEATURES = 128
 EPOCHS, BATCH, RATE = 8, 128, 2e-3
 SMALLEST = 8
@@ -28,14 +28,13 @@ SMALLEST = 8
 
 @dataclass(frozen=True)
 class Origin:
-    """What a classifier was made from. threshold: it saw the pictures whose `picture_keys` are at most this (hexadecimal)."""
+    """What a classifier was made from."""
 
     source: str
     shape: list[int]
     classes: list[str]
     pictures: int
     seed: int
-    threshold: str
     accuracy: float | None = None
     judged_on: int = 0
 
@@ -61,12 +60,12 @@ class Classifier(nn.Module):
 
 
 class ClassifierExtractor:
-    """A trained classifier as an extractor of features; it also names the class of a picture."""
+    """A trained classifier as an extractor of features; it also names the class of a picture. seen: `picture_keys` of what it learned from."""
 
     official = False
 
-    def __init__(self, model: Classifier, origin: Origin, digest: str) -> None:
-        self.model, self.origin, self.hash = model.eval().requires_grad_(False), origin, digest
+    def __init__(self, model: Classifier, origin: Origin, digest: str, seen: np.ndarray) -> None:
+        self.model, self.origin, self.hash, self.seen = model.eval().requires_grad_(False), origin, digest, seen
         self.name = f"classifier of {origin.source}"
 
     def __call__(self, pictures: np.ndarray) -> Tensor:
@@ -84,8 +83,8 @@ class ClassifierExtractor:
         return self.model.head(features.float() * self.model.scale).argmax(1).numpy()
 
     def knew(self, keys: np.ndarray) -> np.ndarray:
-        """Of `picture_keys` (N,), which are of pictures (N,) bool that it may have been trained on: they must not serve as real ones."""
-        return keys <= np.uint64(int(self.origin.threshold, 16))
+        """Of `picture_keys` (N,), which are of pictures (N,) bool that it was trained on: they must not serve as real ones."""
+        return np.isin(keys, self.seen)
 
 
 def picture_keys(pictures: np.ndarray) -> np.ndarray:
@@ -105,14 +104,13 @@ def train_classifier(
     keys = picture_keys(np.asarray(data.pictures[:]))
     order = np.argsort(keys, kind="stable")
     chosen, others = order[:count], order[count : count + 10_000]
-    chosen_keys = int(keys[chosen[-1]])
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Classifier(data.shape[0], len(data.classes))
     _fit(model, data, np.sort(chosen), seed, on_epoch or (lambda done, total: None))
     _normalise(model, data, np.sort(chosen))
-    origin = Origin(source, list(data.shape), list(data.classes), count, seed, f"{chosen_keys:016x}")
-    extractor = ClassifierExtractor(model, origin, digest_of(model))
+    origin = Origin(source, list(data.shape), list(data.classes), count, seed)
+    extractor = ClassifierExtractor(model, origin, digest_of(model), np.sort(keys[chosen]))
     assert data.labels is not None
     if len(others):
         right = [
@@ -173,8 +171,9 @@ def digest_of(model: nn.Module) -> str:
 
 
 def save_classifier(extractor: ClassifierExtractor, path: Path) -> None:
-    """Into a safetensors file with its origin."""
+    """Into a safetensors file with its origin and the keys of what it saw."""
     tensors = {name: tensor.contiguous() for name, tensor in extractor.model.state_dict().items()}
+    tensors["seen"] = torch.from_numpy(extractor.seen.view(np.int64))
     write_bytes(path, save(tensors, {"format": FORMAT, "origin": json.dumps(asdict(extractor.origin))}))
 
 
@@ -186,11 +185,11 @@ def load_classifier(path: Path) -> ClassifierExtractor:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if metadata.get("format") != FORMAT:
             raise ValueError(f"its format is {metadata.get('format')}, expected {FORMAT}")
-        origin = Origin(**json.loads(metadata["origin"]))
+        origin, seen = Origin(**json.loads(metadata["origin"])), tensors.pop("seen").numpy().view(np.uint64)
         model = Classifier(origin.shape[0], len(origin.classes))
         model.load_state_dict(tensors)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ConfigurationError(
             f"{path} is no extractor of alphabar ({str(error).splitlines()[0]}); make one: alphabar extractor DATA --out FILE"
         ) from None
-    return ClassifierExtractor(model, origin, digest_of(model))
+    return ClassifierExtractor(model, origin, digest_of(model), seen)

@@ -91,7 +91,8 @@ def _discrepancy(aa: KernelSums, bb: KernelSums, ab: KernelSums) -> float:
 
 @dataclass(frozen=True)
 class Overlap:
-    """How two clouds of features lie in each other. All in [0, 1] but density, which has no upper end; 1 is as real pictures.
+    """How two clouds of features lie in each other. All in [0, 1] but density, which has no upper end and is about 1 for real pictures; theirs
+    of the others lie somewhat below 1, as the floor tells.
 
     precision: the share of samples that lie in the real cloud; recall: the share of real ones that lie in the cloud of samples.
     density: how many balls of real ones a sample lies in, over k. coverage: the share of real ones with a sample in their ball.

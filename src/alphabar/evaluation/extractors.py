@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..data.pictures import to_signed
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, StorageError
 from ..runs.atomic import write_bytes
 from ..runs.environment import cache_folder
 from .classifier import load_classifier
@@ -105,16 +107,18 @@ def features(
     if path is not None:
         stream = io.BytesIO()
         np.save(stream, result.numpy())
-        write_bytes(path, stream.getvalue())
+        with contextlib.suppress(StorageError):  # what cannot be kept is made again the next time
+            write_bytes(path, stream.getvalue())
     return result
 
 
 def _read(path: Path, n: int) -> Tensor | None:
     try:
         found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return None  # not there, or cut off: made again
-    return torch.from_numpy(found) if found.shape[:1] == (n,) and found.ndim == 2 else None
+    good = isinstance(found, np.ndarray) and found.dtype == np.float32 and found.ndim == 2 and len(found) == n
+    return torch.from_numpy(found) if good and np.isfinite(found).all() else None
 
 
 def content_hash(pictures: np.ndarray) -> str:

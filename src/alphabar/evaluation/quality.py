@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,10 @@ from .distances import frechet_distance, kernel_distance, nearest_neighbours, ov
 from .extractors import Extractor
 from .pictures import take
 
-REAL_AT_MOST = 50_000  # of a set, drawn by the seed: they are held in memory
+REAL_AT_MOST = 100_000  # of a set, drawn by the seed: they are held in memory
 FEWEST = 8
 CLOSEST = 8
+COPY = 0.01  # nearer to training than all but this share of held-out pictures are
 
 
 @dataclass(frozen=True)
@@ -48,33 +49,42 @@ class Memorisation:
     """How near samples are to training pictures, against how near other real pictures are to them.
 
     Distances are root mean squares over pixels in [-1, 1]. copies: the share of samples that are nearer to a training picture
-    than 99 of 100 held-out pictures are; about 0.01 where nothing is remembered. closest: (sample, training picture) with the
-    least distances, as numbers.
+    than 99 of 100 held-out pictures are; expected: that share where nothing is remembered, 0.01 for many held-out pictures and more
+    for few. closest: (sample, training picture) with the least distances, as numbers.
     """
 
     samples: float
     held_out: float
     copies: float
+    expected: float
     closest: list[tuple[int, int]]
     training: int
 
     @classmethod
-    def between(cls, samples: np.ndarray, held_out: np.ndarray, training: np.ndarray) -> Memorisation:
-        """Of pictures (N, H, W, C) uint8 of each."""
-        distance, index = nearest_pictures(samples, training)
-        others, _ = nearest_pictures(held_out, training)
-        order = distance.argsort()[:CLOSEST]
+    def between(
+        cls, samples: np.ndarray, held_out: np.ndarray, training: np.ndarray, mirrored: bool = False
+    ) -> Memorisation:
+        """Of pictures (N, H, W, C) uint8 of each. mirrored: a training picture's mirror image counts as that picture."""
+        distance, index = nearest_pictures(samples, training, mirrored)
+        others, _ = nearest_pictures(held_out, training, mirrored)
+        order, n = distance.argsort()[:CLOSEST], len(held_out)
         return cls(
             float(distance.median()),
             float(others.median()),
-            float((distance < others.quantile(0.01)).double().mean()),
+            float((distance < others.quantile(COPY)).double().mean()),
+            (COPY * (n - 1) + 1)
+            / (n + 1),  # of n + 1 like draws, one lies below that place among the n others so often
             [(int(i), int(index[i])) for i in order],
             len(training),
         )
 
 
-def nearest_pictures(pictures: np.ndarray, training: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Of each picture the distance to the nearest training picture, and which it is: (N,), (N,)."""
+def nearest_pictures(pictures: np.ndarray, training: np.ndarray, mirrored: bool = False) -> tuple[Tensor, Tensor]:
+    """Of each picture the distance to the nearest training picture, and which it is: (N,), (N,). mirrored: or to its mirror image."""
+    if mirrored:
+        ways = [nearest_pictures(pictures, each) for each in (training, training[:, :, ::-1])]
+        nearer = ways[1][0] < ways[0][0]
+        return tuple(torch.where(nearer, b, a) for a, b in zip(*ways, strict=True))  # type: ignore[return-value]
     best, index = (
         torch.full((len(pictures),), torch.inf, dtype=torch.float64),
         torch.zeros(len(pictures), dtype=torch.int64),
@@ -94,12 +104,13 @@ def _flat(pictures: np.ndarray) -> Tensor:
 @dataclass(frozen=True)
 class RealSets:
     """Real pictures: the reference of all distances, others of the same number for the floor, and the training pictures if they are
-    known. note: why they are not."""
+    known, whose mirror images were trained on too if `mirrored`. note: why they are not, or not all."""
 
     reference: PictureSet
     floor: PictureSet
     training: PictureSet | None
     note: str = ""
+    mirrored: bool = False
 
 
 def choose_real(data: PictureSet, training: PictureSet | None, extractor: Extractor, n: int, seed: int = 0) -> RealSets:
@@ -107,37 +118,35 @@ def choose_real(data: PictureSet, training: PictureSet | None, extractor: Extrac
 
     None of them is one that the extractor was trained on, and no picture is in both. Raises DataError if fewer than 8 are left.
     """
-    own = drawn(data, extractor, seed, "reference")
-    if training is None:
-        n = min(n, len(own) // 2)
-        sets = RealSets(take(data, own[:n]), take(data, own[n : 2 * n]), None)
-    else:
-        reference_keys = picture_keys(np.asarray(data.pictures[own[:n]]))
-        others = drawn(training, extractor, seed, "floor", not_these=reference_keys)
-        n = min(n, len(own), len(others))
-        kept = np.sort(permutation(len(training), seed, "training")[:REAL_AT_MOST])
-        sets = RealSets(take(data, own[:n]), take(training, others[:n]), take(training, kept))
+    own, own_keys = drawn(data, extractor, seed, "reference")
+    pool = data if training is None else training
+    others, keys = (own, own_keys) if training is None else drawn(pool, extractor, seed, "floor")
+    different = len(np.union1d(own_keys, keys))
+    n = max(0, min(n, len(own), len(others), different // 2))
+    chosen = own_keys[:n]
+    others = others[~np.isin(keys, chosen)]
+    n = min(n, len(others))
     if n < FEWEST:
         raise DataError(
             f"too few real pictures are left to compare with: {len(own)} of {len(data)} in the data"
-            + ("" if training is None else f", {len(others)} of {len(training)} in training")
-            + f" were not seen by the extractor; at least {FEWEST} of each are needed"
+            + ("" if training is None else f", {len(keys)} of {len(training)} in training")
+            + f" were not seen by the extractor, {different} of them different; at least {2 * FEWEST} are needed"
         )
-    return sets
+    sets = RealSets(take(data, own[:n]), take(pool, others[:n]), None)
+    if training is None:
+        return sets
+    return replace(sets, training=take(training, np.sort(permutation(len(training), seed, "training")[:REAL_AT_MOST])))
 
 
-def drawn(
-    data: PictureSet, extractor: Extractor, seed: int, stream: str, not_these: Sequence[int] | np.ndarray = ()
-) -> np.ndarray:
-    """The numbers of all pictures in an order drawn by the seed, without those that the extractor saw and those with one of these keys."""
+def drawn(data: PictureSet, extractor: Extractor, seed: int, stream: str) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of all pictures that the extractor did not see in an order drawn by the seed, and their `picture_keys`."""
     order = permutation(len(data), seed, stream)
-    if not isinstance(extractor, ClassifierExtractor) and not len(not_these):
-        return order
-    keys = np.concatenate([picture_keys(np.asarray(data.pictures[i : i + 4096])) for i in range(0, len(data), 4096)])
-    bad = np.isin(keys, np.asarray(not_these, np.uint64))
-    if isinstance(extractor, ClassifierExtractor):
-        bad |= extractor.knew(keys)
-    return order[~bad[order]]
+    keys = np.concatenate(
+        [np.zeros(0, np.uint64)]
+        + [picture_keys(np.asarray(data.pictures[i : i + 4096])) for i in range(0, len(data), 4096)]
+    )[order]
+    unseen = ~extractor.knew(keys) if isinstance(extractor, ClassifierExtractor) else np.ones(len(keys), bool)
+    return order[unseen], keys[unseen]
 
 
 def class_accuracy(extractor: Extractor, found: Tensor, wanted: Sequence[str] | None) -> dict[str, Any] | None:

@@ -66,7 +66,7 @@ def table_rows(found: Evaluation) -> list[tuple[str, str, str, str]]:
             (
                 "copies",
                 f"{own_copies.copies:.3f}",
-                "0.010",
+                f"{own_copies.expected:.3f}",
                 "the share nearer to training than 99 % of real pictures are",
             )
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,15 +17,16 @@ from .. import __version__
 from ..data.load import Progress, load_data
 from ..data.pictures import PictureSet
 from ..data.settings import DataSettings
+from ..data.sources import list_pictures
 from ..errors import DataError
 from ..images import read_record
 from ..pipeline import Asked, Pipeline, StateCallback
-from ..randomness import derive_seeds
+from ..randomness import derive_seeds, permutation
 from ..runs.checkpoint import Checkpoint
 from ..training.loop import with_derived
 from .classifier import picture_keys
 from .extractors import Extractor, content_hash, features
-from .pictures import real_pictures
+from .pictures import has_classes, look_into, real_pictures
 from .quality import FEWEST, REAL_AT_MOST, Distances, Memorisation, RealSets, choose_real, class_accuracy
 
 
@@ -64,6 +66,14 @@ class Judged:
     classes: list[str] | None
     record: dict[str, Any]
 
+    def drawn(self, n: int, seed: int) -> Judged:
+        """n of them, drawn by the seed: the first ones of a folder may be those of one class."""
+        if len(self.pictures) <= n:
+            return self
+        chosen = np.sort(permutation(len(self.pictures), seed, "judged")[:n])
+        classes = None if self.classes is None else [self.classes[i] for i in chosen]
+        return Judged(self.pictures[chosen], classes, self.record)
+
 
 OnPictures = Callable[[int], None]
 
@@ -85,15 +95,15 @@ def evaluate(
     n = len(real.reference)
     for pictures in (judged.pictures, *(others or {}).values()):
         check_shape(pictures, real, n)
+    judged = judged.drawn(n, seed)
     reference = seen(extractor, real.reference, told)
     floor = seen(extractor, real.floor, told)
-    own = features(extractor, judged.pictures[:n], told)
-    wanted = None if judged.classes is None else judged.classes[:n]
-    accuracy = class_accuracy(extractor, own, wanted)
+    own = features(extractor, judged.pictures, told)
+    accuracy = class_accuracy(extractor, own, judged.classes)
     if accuracy is not None and real.reference.labels is not None:
         names = [real.reference.classes[i] for i in real.reference.labels]
         accuracy["real"] = (class_accuracy(extractor, reference, names) or {}).get("share")
-    memorisation = remembered(judged.pictures[:n], real)
+    memorisation = remembered(judged.pictures, real)
     return Evaluation(
         Distances.between(own, reference),
         Distances.between(floor, reference),
@@ -101,7 +111,7 @@ def evaluate(
         accuracy,
         memorisation,
         {steps: Distances.between(features(extractor, p[:n], told), reference) for steps, p in (others or {}).items()},
-        shown(judged.pictures[:n], real, memorisation),
+        shown(judged.pictures, real, memorisation),
     )
 
 
@@ -123,7 +133,7 @@ def remembered(pictures: np.ndarray, real: RealSets) -> Memorisation | None:
         return None
     reference, training = (np.asarray(data.pictures[:]) for data in (real.reference, real.training))
     held_out = reference[~np.isin(picture_keys(reference), picture_keys(training))]
-    return Memorisation.between(pictures, held_out, training) if len(held_out) >= FEWEST else None
+    return Memorisation.between(pictures, held_out, training, real.mirrored) if len(held_out) >= FEWEST else None
 
 
 def shown(pictures: np.ndarray, real: RealSets, memorisation: Memorisation | None) -> dict[str, np.ndarray]:
@@ -169,11 +179,16 @@ def real_of_run(
     """The real pictures for a run: of `data`, otherwise what it held out; and of its training pictures, if they can be read."""
     reference = real_pictures(found, data, split, REAL_AT_MOST, seed, progress)
     try:
-        training = real_pictures(found, None, "training", REAL_AT_MOST, seed, progress).data
+        training = real_pictures(found, None, "training", REAL_AT_MOST, seed, progress)
     except DataError as error:  # it was trained elsewhere, or on data that have changed
         sets = choose_real(reference.data, None, extractor, n, seed)
         return replace(sets, note=f"copies are not looked for: {error}"), reference.source
-    return choose_real(reference.data, training, extractor, n, seed), reference.source
+    sets = choose_real(reference.data, training.data, extractor, n, seed)
+    mirrored = bool(found.config.data.flip)
+    if len(training.data) < training.total:
+        note = f"copies are looked for among {len(training.data)} of {training.total} training pictures"
+        return replace(sets, note=note, mirrored=mirrored), reference.source
+    return replace(sets, mirrored=mirrored), reference.source
 
 
 @torch.no_grad()
@@ -202,7 +217,7 @@ def pictures_of(path: Path, progress: Progress | None = None) -> Judged:
     """Pictures that are there already: a folder, .npy or .npz; of a folder of `alphabar sample`, its samples. Raises DataError."""
     if path.is_dir() and (made := samples_in(path)) is not None:
         return made
-    found = load_data(DataSettings(source=str(path), held_out=0.0, conditions=[]), None, progress).train
+    found = load_data(settings_of(str(path), own_size(path)), None, progress).train
     classes = None if found.labels is None else [found.classes[i] for i in found.labels]
     return Judged(np.asarray(found.pictures[:]), classes, {"pictures": str(path)})
 
@@ -233,5 +248,25 @@ def own_record(file: Path) -> dict[str, Any]:
 def real_like(source: str, like: np.ndarray, progress: Progress | None = None) -> PictureSet:
     """All of a source, read in the size and with the channels of pictures (N, H, W, C) that are there."""
     height, width, channels = like.shape[1:]
-    settings = DataSettings(source=source, held_out=0.0, conditions=[], size=[height, width], channels=channels)
+    settings = settings_of(source, [height, width]).model_copy(update={"channels": channels})
     return load_data(settings, None, progress).train
+
+
+def settings_of(source: str, size: list[int] | None) -> DataSettings:
+    """All of a source, with its classes where every picture has one: labels, or sub-folders."""
+    settings = DataSettings(source=source, held_out=0.0, conditions=[], class_from="none", size=size)
+    catalogue, labelled = look_into(settings, {})
+    if not has_classes("auto", catalogue, labelled):
+        return settings
+    return settings.model_copy(update={"conditions": ["class"], "class_from": "label" if labelled else "folder"})
+
+
+def own_size(path: Path) -> list[int] | None:
+    """The size [height, width] of the pictures of a folder, where all have the same, as training would reduce large ones; None otherwise."""
+    if not path.is_dir():
+        return None
+    sizes = set()
+    for file in list_pictures(path)[0]:
+        with contextlib.suppress(OSError), Image.open(file.path) as picture:
+            sizes.add(picture.size[::-1])
+    return list(sizes.pop()) if len(sizes) == 1 else None

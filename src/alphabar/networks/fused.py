@@ -149,6 +149,8 @@ class MatrixAttention(torch.autograd.Function):
 
     out = E v / l,   D = sum over d of g out,   dv = E^T (g / l),   dS = E * ([g / l, -D / l] [v, 1]^T),   dq = dS k,   dk = dS^T q
 
+    The mean of k over the places is taken off first. That changes no weight, as it adds the same to all scores of a row, nor dk, as the rows
+    of dS sum to 0; but what all scores have in common would cost bfloat16 the digits of what they differ in.
     E has no largest value taken off, as scores are small; where they could be too large for that, E is the softmax itself and l = 1.
     """
 
@@ -156,7 +158,7 @@ class MatrixAttention(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend."""
         d = q.shape[-1]
-        q_rows, k_rows = (q * d**-0.5).flatten(0, 1).contiguous(), k.flatten(0, 1).contiguous()
+        q_rows, k_rows = (q * d**-0.5).flatten(0, 1).contiguous(), centred(k).flatten(0, 1).contiguous()
         v_rows = with_column(v.flatten(0, 1), 1.0)
         safe, sums = scores_are_small(q_rows, k_rows), torch.empty_like(v_rows)
         for part, (room,) in chunks(q_rows, k_rows, rooms=1):
@@ -182,6 +184,11 @@ class MatrixAttention(torch.autograd.Function):
             torch.bmm(scores, k[part], out=gq[part])
             torch.bmm(scores.transpose(1, 2), q[part], out=gk[part])
         return (gq * d**-0.5).view(ctx.shape), gk.view(ctx.shape), gv.view(ctx.shape)
+
+
+def centred(k: Tensor) -> Tensor:
+    """k (N, heads, L, d) less its mean over the places."""
+    return (k.float() - k.mean(-2, keepdim=True, dtype=torch.float32)).to(k.dtype)
 
 
 def with_column(rows: Tensor, column: Tensor | float) -> Tensor:

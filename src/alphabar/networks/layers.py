@@ -62,8 +62,8 @@ class GroupNorm(nn.GroupNorm):
             bias = bias if shift is None else bias + shift.float()
             return fused_group_norm(x, gain, bias, self.num_groups, self.eps, offset, silu)
         h = super().forward(x if offset is None else x + offset[:, :, None, None])
-        if scale is not None and shift is not None:
-            h = h * (1 + scale[:, :, None, None]) + shift[:, :, None, None]
+        h = h if scale is None else h * (1 + scale[:, :, None, None])
+        h = h if shift is None else h + shift[:, :, None, None]
         return F.silu(h) if silu else h
 
 
