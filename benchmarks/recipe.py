@@ -8,8 +8,8 @@ python benchmarks/recipe.py plot OUT PICTURE.png           quality against minut
 
 `time` wants a machine on which nothing else runs; `run` does not mind other work, since it counts steps. Data: Fashion-MNIST without
 classes, --data for a folder of one's own. Results are added to OUT/results.jsonl, so that a series may take several sittings. The
-distances are those of N samples to the first N test pictures by features of the extractor; the floor is that of N training
-pictures that neither the extractor nor the reference holds. `peer` is the recipe of the Hugging Face course's small UNet2DModel,
+distances are those of N samples to pictures that the run held out and the extractor did not see (--reference fashion-mnist-test for figures
+that are published: a recipe is not chosen by the test set). `peer` is the recipe of the Hugging Face course's small UNet2DModel,
 computed by alphabar's kernels: what it learns in so many steps does not depend on how fast they are.
 """
 
@@ -26,12 +26,12 @@ from speed import NETWORKS, in_turns
 
 import alphabar
 from alphabar.config import finish, resolve
-from alphabar.data.builtin_sets import load_fashion_mnist
 from alphabar.data.pictures import PictureSet
-from alphabar.evaluation.classifier import ClassifierExtractor, load_classifier, picture_keys
-from alphabar.evaluation.extractors import features
+from alphabar.evaluation.extractors import Extractor, features, load_extractor
 from alphabar.evaluation.quality import Distances
+from alphabar.evaluation.run_evaluation import real_of_run
 from alphabar.interop.unet_config import from_unet_config
+from alphabar.runs.checkpoint import find_checkpoint
 from alphabar.training.loop import Trainer
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -111,62 +111,52 @@ def run(
     steps: str = "20",
     sampler: str = "auto",
     data: str = "fashion-mnist",
+    reference: Annotated[str | None, typer.Option(help="Real pictures; default: what the run held out.")] = None,
     extractor: Path = FILE,
 ) -> None:
     """Train, sample and measure each; a line a result into OUT/results.jsonl."""
-    judge, seconds = load_classifier(extractor), json.loads((out / "seconds.json").read_text())
-    reference, floor = real_pictures(judge, n)
-    print("floor", Distances.between(floor, reference), flush=True)
+    judge, seconds = load_extractor(extractor), json.loads((out / "seconds.json").read_text())
     for name in names:
-        count = round(60 * minutes / seconds.get(name, seconds["v"]))  # most cost what "v" does
+        count = round(60 * minutes / seconds[name if name in seconds else "v"])  # most cost what "v" does
         folder = out / f"{name.replace(' ', '-').replace(',', '')}-{minutes:g}-{seed}"
         if not folder.exists():
             settings = settings_of(name, data) | {"seed": seed, "train.preview_every": count}
             for _ in alphabar.train(data, folder, preset="ddpm", steps=count, settings=settings):
                 pass
-        measure(out, name, folder, judge, reference, minutes, count, n, steps, sampler)
+        if find_checkpoint(folder).step != count:
+            raise SystemExit(f"{folder} was interrupted at step {find_checkpoint(folder).step} of {count}; remove it")
+        told = {"name": name, "minutes": minutes, "training steps": count, "run": folder.name, "sampler": sampler}
+        for each in map(int, steps.split(",")):
+            result = told | {"steps": each} | measure(folder, judge, reference, n, each, sampler)
+            with open(out / "results.jsonl", "a") as file:
+                file.write(json.dumps(result) + "\n")
+            print(result, flush=True)
 
 
-def measure(
-    out: Path,
-    name: str,
-    folder: Path,
-    judge: ClassifierExtractor,
-    reference: Any,
-    minutes: float,
-    count: int,
-    n: int,
-    steps: str,
-    sampler: str,
-) -> None:
-    """Sample from a run with each number of steps, and add what was found to the results."""
-    for each in map(int, steps.split(",")):
-        made = alphabar.load(folder).with_settings(steps=each, sampler=sampler).sample(n).pictures
-        found = Distances.between(features(judge, made), reference)
-        result = {"name": name, "minutes": minutes, "training steps": count, "run": folder.name, "sampler": sampler}
-        result |= {"steps": each, "n": n, "extractor": judge.hash, **vars(found)}
-        with open(out / "results.jsonl", "a") as file:
-            file.write(json.dumps(result) + "\n")
-        print(name, minutes, count, sampler, each, found, flush=True)
-
-
-def real_pictures(judge: ClassifierExtractor, n: int) -> tuple[Any, Any]:
-    """Features of the first n test pictures, and of n training pictures that the extractor did not see."""
-    test = load_fashion_mnist(part="t10k")[0][:n]
-    train = load_fashion_mnist()[0]
-    others = train[~judge.knew(picture_keys(train))][:n]
-    return features(judge, test), features(judge, others)
+def measure(folder: Path, judge: Extractor, reference: str | None, n: int, steps: int, sampler: str) -> dict[str, Any]:
+    """Distances of samples of a run to real pictures that neither it nor the extractor saw, and of as many others: the floor."""
+    real, source = real_of_run(find_checkpoint(folder), reference, None, judge, n, 0, None)
+    made = alphabar.load(folder).with_settings(steps=steps, sampler=sampler).sample(len(real.reference)).pictures
+    found, others, true = (
+        features(judge, np.asarray(part)) for part in (made, real.floor.pictures[:], real.reference.pictures[:])
+    )
+    record = {"n": len(true), "reference": source if reference else "held out", "extractor": judge.hash}
+    return record | vars(Distances.between(found, true)) | {"floor": Distances.between(others, true).frechet}
 
 
 @app.command()
 def table(out: Path) -> None:
     """All results as a Markdown table, by minutes, the best first."""
     lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
-    print("| recipe | minutes | training steps | sampler, steps | N | Frechet distance | kernel distance x 1000 |")
+    print(
+        "| recipe | minutes | training steps | sampler, steps | N, reference | Frechet distance | kernel distance x 1000 |"
+    )
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for line in sorted(lines, key=lambda line: (line["minutes"], line["frechet"])):
         kernel = f"{1000 * line['kernel']:.1f} +- {1000 * line['kernel_error']:.1f}"
-        told = f"{line['sampler']}, {line['steps']} | {line['n']} | {line['frechet']:.3f} | {kernel}"
+        told = (
+            f"{line['sampler']}, {line['steps']} | {line['n']}, {line['reference']} | {line['frechet']:.3f} | {kernel}"
+        )
         print(f"| {line['name']} | {line['minutes']:g} | {line['training steps']} | {told} |")
 
 

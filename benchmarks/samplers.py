@@ -150,21 +150,15 @@ def quality(
     """Distances of samples to real pictures, for each sampler and seed, into lines of OUT."""
     judge, pipeline = load_extractor(extractor), alphabar.load(run)
     chosen = {text: of_text(pipeline, text) for text in samplers.split(",")}
-    known = {(line["sampler"], line["seed"]) for line in lines_of(out) if line["run"] == run.name and line["n"] == n}
+    own = {"run": run.name, "model": pipeline.record["model"], "data": data, "n": n, "extractor": judge.hash}
+    known = {(line["sampler"], line["seed"]) for line in lines_of(out) if own.items() <= line.items()}
     missing = [pair for pair in itertools.product(map(int, seeds.split(",")), chosen) if pair[::-1] not in known]
     seconds = seconds_of(chosen)
     for seed, text in missing:
         real, _ = real_of_run(find_checkpoint(run), data, None, judge, n, seed, None)
         reference, floor = (features(judge, np.asarray(part.pictures[:])) for part in (real.reference, real.floor))
         made = samples_of(chosen[text], asked_of(pipeline, real.reference, seed), seed).pictures
-        line = {
-            "run": run.name,
-            "sampler": text,
-            "seed": seed,
-            "n": n,
-            "extractor": judge.hash,
-            "seconds": seconds[text],
-        }
+        line = own | {"sampler": text, "seed": seed, "seconds": seconds[text]}
         line |= vars(Distances.between(features(judge, made), reference))
         line |= {"floor": Distances.between(floor, reference).frechet}
         with out.open("a") as file:
@@ -201,8 +195,8 @@ def quality_table(out: Path) -> None:
     """What was measured, as Markdown: means over the seeds, with each seed's value behind."""
     print("| run | sampler, steps | N, seeds | Frechet distance | kernel distance x 1000 | floor | seconds a picture |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
-    order = lambda line: (line["run"], line["sampler"], line["n"])  # noqa: E731
-    for (run, sampler, n), found in itertools.groupby(sorted(lines_of(out), key=order), order):
+    order = lambda line: (line["run"], line["model"], line["extractor"], line["data"], line["sampler"], line["n"])  # noqa: E731
+    for (run, _, _, _, sampler, n), found in itertools.groupby(sorted(lines_of(out), key=order), order):
         lines = list(found)
         mean = lambda name, lines=lines: statistics.mean(line[name] for line in lines)  # noqa: E731
         each = ", ".join(f"{line['frechet']:.3f}" for line in lines)

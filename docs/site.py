@@ -11,7 +11,7 @@ from typing import Any
 from latex2mathml.converter import convert
 
 ROOT = Path(__file__).parents[1]
-CODE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.S | re.M)
+FENCE, CODE = re.compile(r"(^```.*?^```)", re.S | re.M), re.compile(r"(`[^`\n]+`)")
 BLOCK, INLINE = re.compile(r"^\$\$\n(.*?)\n\$\$$", re.S | re.M), re.compile(r"\$([^$\n]+)\$")
 SOURCE = re.compile(r"\[([^\[\]]+)\]\((?:\.\./\.\./|\.\./(?=snippets/))([^)#]+)\)")
 SIGN = "[\\u3000-\\u303f\\u4e00-\\u9fff\\uff00-\\uffef]"
@@ -21,10 +21,14 @@ _linked: set[str] = set()
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Formulas and links of a page, outside of its code."""
-    if page.url.startswith("zh/"):
-        markdown = BREAK.sub("", markdown)
-    parts = CODE.split(SOURCE.sub(source_link, markdown))
-    return "".join(part if i % 2 else with_mathml(part) for i, part in enumerate(parts))
+    parts = FENCE.split(markdown)
+    return "".join(part if i % 2 else written(part, page.url.startswith("zh/")) for i, part in enumerate(parts))
+
+
+def written(text: str, chinese: bool) -> str:
+    """Text between blocks of code."""
+    text = SOURCE.sub(source_link, BREAK.sub("", text) if chinese else text)
+    return "".join(part if i % 2 else with_mathml(part) for i, part in enumerate(CODE.split(text)))
 
 
 def with_mathml(text: str) -> str:
