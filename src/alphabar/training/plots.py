@@ -19,11 +19,11 @@ def save_loss_plot(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     figure = Figure(figsize=(10, 4), dpi=100, layout="constrained")
     left, right = figure.subplots(1, 2)
     steps = [row["step"] for row in rows]
-    left.plot(steps, [row["loss"] for row in rows], label="training", color="tab:blue", alpha=0.7)
+    left.plot(steps, [row["loss"] for row in rows], label="training (times and weights as set)", color="tab:blue", alpha=0.7)
     held = [(row["step"], row["validation_loss"]) for row in rows if row.get("validation_loss") is not None]
     if held:
-        left.plot(*zip(*held, strict=True), label="held out (averaged weights)", color="tab:orange")
-    left.set(xlabel="step", ylabel="mean squared error", yscale="log")
+        left.plot(*zip(*held, strict=True), label="held out (averaged weights, even times)", color="tab:orange")
+    left.set(xlabel="step", ylabel="loss", yscale="log")
     left.legend()
     last = rows[-1]["loss_by_time"]
     edges = np.linspace(0, 1, len(last) + 1)
