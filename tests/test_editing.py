@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from alphabar import editing
@@ -571,3 +572,28 @@ def test_a_model_of_points_has_no_pictures_to_edit():
     points = Pipeline(build_denoiser(config(network={"kind": "mlp"}), (2,)), (2,))
     with pytest.raises(ConfigurationError, match="makes points of shape"):
         editing.read_pictures(points, [np.zeros((8, 8), np.uint8)])
+
+
+def test_what_python_gives_wrongly_is_told_and_pillow_is_taken(classes):
+    one = np.zeros((8, 8, 3), np.uint8)
+    pictures = editing.read_pictures(classes, [one, Image.fromarray(one)])
+    assert torch.equal(pictures[0], pictures[1])
+    masks = editing.read_masks(classes, [np.full((8, 8), 255, np.uint8)])
+    for make in (
+        lambda: editing.image_to_image(classes, pictures, 0.5, [1]),
+        lambda: editing.variations(classes, pictures, 0.5, [1, 2, 3]),
+        lambda: editing.inpaint(classes, pictures, masks.expand(2, -1, -1, -1), [1]),
+    ):
+        with pytest.raises(ConfigurationError, match="each picture needs a seed: got 2 pictures and"):
+            make()
+    with pytest.raises(ConfigurationError, match="2 pictures need as many masks, got 1"):
+        editing.inpaint(classes, pictures, masks, [1, 2])
+    with pytest.raises(ConfigurationError, match="between two pictures, got 1"):
+        editing.interpolate(classes, pictures[:1], 3)
+    for given in ([], "one.png"):
+        with pytest.raises(ConfigurationError, match="give a list of at least one picture"):
+            editing.read_pictures(classes, given)
+    plan = editing.image_to_image(classes, pictures, 0.5, [1, 2])
+    plan.run()
+    with pytest.raises(ConfigurationError, match="gone already; plan them again"):
+        plan.run()

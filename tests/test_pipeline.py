@@ -150,3 +150,11 @@ def test_another_sampler_leaves_the_options_of_the_saved_one_behind(pipeline):
     assert pipeline.with_settings(sampler="auto").picked
     with pytest.raises(ConfigurationError, match="variance is a setting of sampler=ancestral"):
         pipeline.with_settings(sampler="unipc", variance="beta")
+
+
+def test_a_tuple_of_classes_is_a_list_of_them_and_no_pictures_are_refused(pipeline):
+    pictures = [pipeline.sample(label=of, seed=5).pictures for of in (("cat", "dog"), ["cat", "dog"])]
+    assert (pictures[0] == pictures[1]).all()
+    for n in (0, -1):
+        with pytest.raises(ConfigurationError, match=f"give n >= 1, got {n}"):
+            pipeline.sample(n)

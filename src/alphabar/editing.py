@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from .conditions.image import load_input, note_size
@@ -45,17 +47,20 @@ class Plan:
 
 
 def read_pictures(pipeline: Pipeline, pictures: Sequence[Any], notes: list[str] | None = None) -> Tensor:
-    """Pictures, paths or uint8 arrays (H, W[, C]), as the model sees them: (N, C, H, W) in [-1, 1], resized as in training."""
+    """Pictures, paths, uint8 arrays (H, W[, C]) or images of Pillow, as the model sees them: (N, C, H, W) in [-1, 1], resized as in training."""
     return _read(pipeline, pictures, _picture_shape(pipeline)[0], notes, "picture")
 
 
 def read_masks(pipeline: Pipeline, masks: Sequence[Any], notes: list[str] | None = None) -> Tensor:
-    """Masks, paths or uint8 arrays (H, W), white where a picture is to be filled: (N, 1, H, W) of 0 and 1, resized alike."""
+    """Masks, paths, uint8 arrays (H, W) or images of Pillow, white where a picture is to be filled: (N, 1, H, W) of 0 and 1, resized alike."""
     return (_read(pipeline, masks, 1, notes, "mask") > 0).float()
 
 
 def _read(pipeline: Pipeline, inputs: Sequence[Any], channels: int, notes: list[str] | None, kind: str) -> Tensor:
     _, *size = _picture_shape(pipeline)
+    if isinstance(inputs, str | Path) or len(inputs) == 0:
+        raise ConfigurationError(f"give a list of at least one {kind}, got {inputs!r}")
+    inputs = [np.asarray(given.convert("RGB")) if isinstance(given, Image.Image) else given for given in inputs]
     for given in inputs:
         note_size(given, (size[0], size[1]), [] if notes is None else notes, kind)
     arrays = [load_input(given, (size[0], size[1]), channels, pipeline.background) for given in inputs]
@@ -77,6 +82,9 @@ def inpaint(
     so that what is filled in and what is known come to agree. Ancestral steps unless the settings name ddim.
     Raises ConfigurationError if a mask leaves nothing to fill.
     """
+    check_counts(pictures, seeds)
+    if len(masks) != len(pictures):
+        raise ConfigurationError(f"{len(pictures)} pictures need as many masks, got {len(masks)}")
     if not bool(masks.flatten(1).any(1).all()):
         raise ConfigurationError("a mask has nothing to fill: it must be white somewhere")
     asked = asked or Asked.nothing(len(seeds))
@@ -99,6 +107,7 @@ def image_to_image(
 
     strength in (0, 1]: little keeps the picture, 1 keeps next to nothing. The steps are those of the whole way that lie below it.
     """
+    check_counts(pictures, seeds)
     asked = asked or Asked.nothing(len(seeds))
     times = times_from(pipeline, strength)
     noises = seeded_noises(seeds, pipeline.shape, pipeline.device)
@@ -126,6 +135,8 @@ def decode(
 def interpolate(pipeline: Pipeline, ends: Tensor, n: int, asked: Asked | None = None) -> Plan:
     """n pictures between two, the ends (2, C, H, W) included: slerp of the noise that inversion finds for them (Song et al. 2021a,
     sec. 5.3)."""
+    if len(ends) != 2:
+        raise ConfigurationError(f"the way goes between two pictures, got {len(ends)}")
     pipeline = reversible(pipeline)
     asked = asked or Asked.nothing(n)
     both = encode(pipeline, ends, _ends_of(asked))
@@ -147,6 +158,7 @@ def variations(
     """One picture like each (N, C, H, W): the noise that inversion finds for it, turned towards fresh noise by `strength` of the way."""
     if not 0 < strength <= 1:
         raise ConfigurationError(f"strength must lie in (0, 1], got {strength:g}")
+    check_counts(pictures, seeds)
     pipeline = reversible(pipeline)
     asked = asked or Asked.nothing(len(seeds))
     own = encode(pipeline, pictures, asked)
@@ -154,6 +166,12 @@ def variations(
     turned = slerp(own, fresh, torch.full((len(seeds),), strength))
     record = {"edit": "variations", "strength": strength}
     return _drawn(pipeline, turned, inversion_times(pipeline), list(seeds), asked, record)
+
+
+def check_counts(pictures: Tensor, seeds: Sequence[int]) -> None:
+    """Raise ConfigurationError unless each picture has a seed of its own."""
+    if len(pictures) != len(seeds):
+        raise ConfigurationError(f"each picture needs a seed: got {len(pictures)} pictures and {len(seeds)} seeds")
 
 
 def slerp(first: Tensor, second: Tensor, share: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from .runs.atomic import replacing, replacing_folder, storage_errors
 
 LARGEST_GRID = 400
 ANIMATIONS = (".webp", ".gif")
+OTHER_PICTURES = (".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 LONGEST_NAME = 40  # characters of a file name that tell what was asked
 
 
@@ -143,6 +144,10 @@ def check_output(path: Path) -> None:
         raise ConfigurationError(f"{path.parent} is a file, so {path} cannot be written; choose another --out")
     if path.is_dir() and any(path.iterdir()):
         raise ConfigurationError(f"{path} is a folder that is not empty; choose a new one")
+    if path.suffix.lower() in OTHER_PICTURES and not path.is_dir():
+        raise ConfigurationError(
+            f"{path}: a grid is written as .png, which keeps every pixel; give {path.with_suffix('.png').name}, or a folder"
+        )
     if path.exists() and path.is_file() and path.suffix.lower() not in (".npy", ".npz", ".png", *ANIMATIONS):
         raise ConfigurationError(f"{path} is a file; give a .npy, .npz, .png, .webp or .gif to write, or a new folder")
 

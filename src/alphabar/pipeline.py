@@ -168,8 +168,13 @@ class Pipeline:
         of every batch. Raises ConfigurationError for what the model was not trained with.
         """
         chosen = {"class": label, "text": prompt, "map": map, "image": image, **(conditions or {})}
+        words = ("class", "text")  # of an image, a tuple is a picture and its mask
+        chosen |= {name: list(chosen[name]) for name in words if isinstance(chosen[name], tuple)}
         given = {name: value for name, value in chosen.items() if value is not None}
-        n = n or max((len(v) for v in given.values() if isinstance(v, list)), default=DEFAULT_COUNT)
+        if n is None:
+            n = max((len(v) for v in given.values() if isinstance(v, list)), default=DEFAULT_COUNT)
+        if n < 1:
+            raise ConfigurationError(f"give n >= 1, got {n}")
         own_seeds = list(seeds) if seeds is not None else derive_seeds(seed, n)
         asked = self.ask(len(own_seeds), given)
         pipeline = self.with_settings(guidance=guidance)

@@ -218,14 +218,15 @@ def test_the_way_there_is_animated(edit, files, arguments, frames):
 
 def test_the_last_frame_of_a_filled_picture_is_the_result(edit, files):
     made, _ = edit("--image", "one.png", "--mask", "mask.png", "--resamplings", 1, "--animate", out="out.npy")
-    with Image.open(files / "out.webp") as film:
+    with Image.open(files / "out.npy.webp") as film:
         film.seek(film.n_frames - 1)
         last = np.asarray(film.convert("RGB").resize((8, 8), Image.Resampling.BOX)).astype(int)
     assert np.abs(last - made[0]).mean() < 40  # of a lossy, magnified, framed picture
 
 
 @pytest.mark.parametrize(
-    ("out", "expected"), [("a/x.png", "a/x.webp"), ("x.npy", "x.webp"), ("folder", "folder.webp"), ("x.npz", "x.webp")]
+    ("out", "expected"),
+    [("a/x.png", "a/x.webp"), ("x.npy", "x.npy.webp"), ("folder", "folder.webp"), ("v1.5", "v1.5.webp")],
 )
 def test_the_animation_lies_beside_the_result(out, expected):
     assert animation_path(Path(out)) == Path(expected)
@@ -271,6 +272,27 @@ BAD = {
     "broken picture": (("--image", "broken.png", "--strength", 0.5), "broken.png"),
     "unknown checkpoint": ((*ONE, "--strength", 0.5, "--checkpoint", 9), "there are: step-1"),
     "full folder": ((*ONE, "--strength", 0.5, "--out", "full"), "is a folder that is not empty"),
+    "over its own picture": (
+        ("--image", "one.png", "--strength", 0.5, "--out", "./one.png"),
+        "is one of the pictures that are read",
+    ),
+    "over its own mask": (
+        ("--image", "one.png", "--mask", "mask.png", "--out", "mask.png"),
+        "mask.png is one of the pictures",
+    ),
+    "over the other end": (
+        ("--image", "one.png", "--to", "two.png", "--out", "two.png"),
+        "two.png is one of the pictures",
+    ),
+    "a grid as .jpg": ((*ONE, "--strength", 0.5, "--out", "x.jpg"), "a grid is written as .png"),
+    "resamplings of another edit": (
+        (*ONE, "--strength", 0.5, "--resamplings", 3, "--out", "x.png"),
+        "--resamplings is for --mask",
+    ),
+    "a sampler of what goes by ddim": (
+        ("--seeds", "3,8", "--sampler", "heun", "--out", "x.png"),
+        "leave --sampler heun out",
+    ),
     "an animation as result": ((*ONE, "--strength", 0.5, "--out", "x.webp"), "and --animate for .webp"),
 }
 

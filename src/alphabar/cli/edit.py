@@ -87,9 +87,10 @@ def edit(
         typer.Option(help="As of `alphabar sample`. --mask takes ancestral or ddim; inversion is always ddim."),
     ] = None,
     resamplings: Annotated[
-        int, typer.Option(min=1, help="Of --mask: how often each stretch is gone, so that old and new agree.")
-    ] = 5,
-    jump: Annotated[int, typer.Option(min=1, help="Of --mask: steps of a stretch.")] = 5,
+        int | None,
+        typer.Option(min=1, help="Of --mask: how often each stretch is gone, so that old and new agree. Default: 5."),
+    ] = None,
+    jump: Annotated[int | None, typer.Option(min=1, help="Of --mask: steps of a stretch. Default: 5.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="One seed, from which each result's own is derived.")] = 0,
     checkpoint: Checkpoint = None,
     raw_weights: RawWeights = False,
@@ -112,10 +113,12 @@ def edit(
     if guidance is not None and label is None and prompt is None:
         raise ConfigurationError("--guidance strengthens --class or --prompt; give one of them")
     request = read_request(image, mask, strength, to, variations, seeds, n)
+    check_paths(request, [out, *([animation_path(out)] if animate else [])], to)
+    check_belongs(request.kind, sampler, {"resamplings": resamplings, "jump": jump})
     pipeline = load(run, checkpoint, raw_weights, device).with_settings(sampler=sampler, steps=steps, guidance=guidance)
     given = {name: value for name, value in (("class", label), ("text", prompt)) if value is not None}
     notes: list[str] = []
-    plans = list_plans(pipeline, request, given, seed, (resamplings, jump), batch, notes)
+    plans = list_plans(pipeline, request, given, seed, (resamplings or 5, jump or 5), batch, notes)
     for note in dict.fromkeys(notes):
         console.print(f"note: {note}", markup=False)
     frames, results = Frames(), list[np.ndarray]()
@@ -189,6 +192,23 @@ def read_request(
     return Request(kind, files["image"], strength=strength, n=n or 1)
 
 
+def check_paths(request: Request, written: list[Path], to: Path | None) -> None:
+    """Raise ConfigurationError where a result would be written over a picture that is to be edited."""
+    read = {path.resolve() for path in (*request.images, *request.masks, *([to] if to else []))}
+    for path in written:
+        if path.resolve() in read:
+            raise ConfigurationError(f"{path} is one of the pictures that are read; choose another --out")
+
+
+def check_belongs(kind: str, sampler: str | None, of_mask: dict[str, int | None]) -> None:
+    """Raise ConfigurationError for options that this kind of edit does not follow."""
+    for name, value in of_mask.items():
+        if value is not None and kind != "--mask":
+            raise ConfigurationError(f"--{name} is for --mask; leave it out with {kind}")
+    if kind in ("--to", "--seeds", "--variations") and sampler not in (None, "ddim"):
+        raise ConfigurationError(f"{kind} goes by ddim, there and back; leave --sampler {sampler} out")
+
+
 def parse_ends(text: str) -> tuple[int, int]:
     """'3,8' -> (3, 8). Raises ConfigurationError."""
     words = text.split(",")
@@ -250,5 +270,5 @@ def columns_of(request: Request) -> int | None:
 
 
 def animation_path(out: Path) -> Path:
-    """Where the animation goes: beside the result, under its name."""
-    return out.with_suffix(".webp") if out.suffix else out.with_name(f"{out.name}.webp")
+    """Where the animation goes: beside the result, under its name; x.webp for x.png, x.npy.webp for x.npy, x.5.webp for a folder x.5."""
+    return out.with_suffix(".webp") if out.suffix.lower() == ".png" else out.with_name(f"{out.name}.webp")

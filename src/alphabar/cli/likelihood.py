@@ -112,7 +112,7 @@ def table(found: Likelihood) -> list[str]:
     }
     for name, (mean, error) in found.summary().items():
         told = "-" if error is None else f"{error:.4f}"
-        lines.append(f"{NAMES[name]:<22}{mean:>8.4f}  ± {told:<8}{of.get(name, '')}".rstrip())
+        lines.append(f"{NAMES[name]:<22}{mean:>8.4f}  ± {told:<8} {of.get(name, '')}".rstrip())
     lines.append(
         f"{record['pictures']} pictures, seed {record['seed']}, {record['weights']} weights of {record['checkpoint']} (model {record['model']})"
     )

@@ -85,6 +85,8 @@ def export_onnx(
     """Write the network of a run as the ONNX file `out`. Raises ConfigurationError for what cannot be exported, and StorageError."""
     if out.suffix.lower() != SUFFIX or out.is_dir():
         raise ConfigurationError(f"{out}: an ONNX file needs a name that ends in {SUFFIX}")
+    if out.exists():
+        raise ConfigurationError(f"{out} exists already; alphabar writes over no model, so choose another")
     check_packages()
     found, part = find_checkpoint(run, checkpoint), "model" if raw_weights else "ema"
     if len(found.shape) != 3:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..denoiser import DenoiserLike
+from ..errors import ConfigurationError
 from ..parameterization import Prediction
 from ..randomness import normal_rows
 
@@ -102,9 +103,12 @@ def sample_states(
 
 
 def last_state(states: Iterator[SampleState]) -> SampleState:
-    """Run a sampler to its end and return the final state."""
+    """Run a sampler to its end and return the final state. Raises ConfigurationError if it has been run already."""
+    last = None
     for state in states:  # not [*states]: only one state is kept alive
         last = state
+    if last is None:
+        raise ConfigurationError("these steps have been gone already; plan them again")
     return last
 
 

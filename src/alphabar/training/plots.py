@@ -19,7 +19,9 @@ def save_loss_plot(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     figure = Figure(figsize=(10, 4), dpi=100, layout="constrained")
     left, right = figure.subplots(1, 2)
     steps = [row["step"] for row in rows]
-    left.plot(steps, [row["loss"] for row in rows], label="training (times and weights as set)", color="tab:blue", alpha=0.7)
+    left.plot(
+        steps, [row["loss"] for row in rows], label="training (times and weights as set)", color="tab:blue", alpha=0.7
+    )
     held = [(row["step"], row["validation_loss"]) for row in rows if row.get("validation_loss") is not None]
     if held:
         left.plot(*zip(*held, strict=True), label="held out (averaged weights, even times)", color="tab:orange")
