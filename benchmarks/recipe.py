@@ -180,12 +180,13 @@ def plot(out: Path, picture: Path) -> None:
         best = {
             m: min(line["frechet"] for line in own if line["minutes"] == m) for m in sorted({x["minutes"] for x in own})
         }
-        (curve,) = axis.loglog(list(best), list(best.values()), "o-", label=label)
+        (curve,) = axis.semilogx(list(best), list(best.values()), "o-", label=label)
         if name == "peer" and best:
             axis.axhline(min(best.values()), color=curve.get_color(), lw=0.8, ls=":")
     ticks = sorted({line["minutes"] for line in lines})
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.minorticks_off()
+    axis.set_ylim(bottom=0)
     axis.set(xlabel="minutes of training on two CPU cores", ylabel="Fréchet distance", title="Fashion-MNIST, 28x28")
     axis.grid(alpha=0.3)
     axis.legend()
