@@ -130,8 +130,7 @@ def adaptive(
         asked = own.ask(n, {})
         for part in (slice(i, i + BATCH) for i in range(0, n, BATCH)):
             counted = Counted(own.conditioned(len(bench.seeds[part]), asked.part(part)))
-            sampler = build_sampler("adaptive", Options(tolerance=tolerance))
-            states = sample_states(sampler, counted, own.times(), bench.seeds[part], own.shape)
+            states = sample_states(own.sampler(), counted, own.times(), bench.seeds[part], own.shape)
             made.append(to_uint8(last_state(states).x_t))
             taken.append(counted.calls)
         print(f"| {tolerance:g} | {np.mean(taken):.0f} | {bench.cell(np.concatenate(made), False)} |", flush=True)

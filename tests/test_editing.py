@@ -578,6 +578,8 @@ def test_what_python_gives_wrongly_is_told_and_pillow_is_taken(classes):
     one = np.zeros((8, 8, 3), np.uint8)
     pictures = editing.read_pictures(classes, [one, Image.fromarray(one)])
     assert torch.equal(pictures[0], pictures[1])
+    clear = editing.read_pictures(classes, [Image.new("RGBA", (8, 8), (0, 0, 0, 0))])
+    assert torch.equal(clear, torch.ones_like(clear))  # transparent is background, white, as in a file
     masks = editing.read_masks(classes, [np.full((8, 8), 255, np.uint8)])
     for make in (
         lambda: editing.image_to_image(classes, pictures, 0.5, [1]),

@@ -60,7 +60,7 @@ def _read(pipeline: Pipeline, inputs: Sequence[Any], channels: int, notes: list[
     _, *size = _picture_shape(pipeline)
     if isinstance(inputs, str | Path) or len(inputs) == 0:
         raise ConfigurationError(f"give a list of at least one {kind}, got {inputs!r}")
-    inputs = [np.asarray(given.convert("RGB")) if isinstance(given, Image.Image) else given for given in inputs]
+    inputs = [np.asarray(given.convert("RGBA")) if isinstance(given, Image.Image) else given for given in inputs]
     for given in inputs:
         note_size(given, (size[0], size[1]), [] if notes is None else notes, kind)
     arrays = [load_input(given, (size[0], size[1]), channels, pipeline.background) for given in inputs]

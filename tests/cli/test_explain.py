@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,6 +76,8 @@ def test_the_locale_chooses_the_language_and_the_list_names_every_topic(explain,
         (["postrior"], "did you mean 'posterior'"),
         (["forward", "--schedule", "continuous_cosine"], "has no table of steps"),
         (["forward", "--lang", "fr"], "known: en, zh"),
+        (["forward", "--run", "r", "--schedule", "cosine"], "a run has a schedule of its own"),
+        (["forward", "--run", "r", "--steps", "10"], "a run has a schedule of its own"),
     ],
 )
 def test_what_there_is_not_is_said_before_anything_is_shown(words, message, explain):
@@ -80,3 +85,11 @@ def test_what_there_is_not_is_said_before_anything_is_shown(words, message, expl
     assert code == 2
     assert message in error
     assert not told
+
+
+def test_a_console_without_these_signs_shows_others_and_does_not_fail():
+    words = [sys.executable, "-m", "alphabar", "explain", "posterior"]
+    done = subprocess.run(words, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr
+    assert b"posterior" in done.stdout
+    assert b"?" in done.stdout

@@ -113,7 +113,7 @@ def edit(
     if guidance is not None and label is None and prompt is None:
         raise ConfigurationError("--guidance strengthens --class or --prompt; give one of them")
     request = read_request(image, mask, strength, to, variations, seeds, n)
-    check_paths(request, [out, *([animation_path(out)] if animate else [])], to)
+    check_paths(request, [out, animation_path(out)] if animate else [out])
     check_belongs(request.kind, sampler, {"resamplings": resamplings, "jump": jump})
     pipeline = load(run, checkpoint, raw_weights, device).with_settings(sampler=sampler, steps=steps, guidance=guidance)
     given = {name: value for name, value in (("class", label), ("text", prompt)) if value is not None}
@@ -192,9 +192,9 @@ def read_request(
     return Request(kind, files["image"], strength=strength, n=n or 1)
 
 
-def check_paths(request: Request, written: list[Path], to: Path | None) -> None:
-    """Raise ConfigurationError where a result would be written over a picture that is to be edited."""
-    read = {path.resolve() for path in (*request.images, *request.masks, *([to] if to else []))}
+def check_paths(request: Request, written: list[Path]) -> None:
+    """Raise ConfigurationError where a result would be written over a picture that is read."""
+    read = {path.resolve() for path in (*request.images, *request.masks)}
     for path in written:
         if path.resolve() in read:
             raise ConfigurationError(f"{path} is one of the pictures that are read; choose another --out")
@@ -206,7 +206,7 @@ def check_belongs(kind: str, sampler: str | None, of_mask: dict[str, int | None]
         if value is not None and kind != "--mask":
             raise ConfigurationError(f"--{name} is for --mask; leave it out with {kind}")
     if kind in ("--to", "--seeds", "--variations") and sampler not in (None, "ddim"):
-        raise ConfigurationError(f"{kind} goes by ddim, there and back; leave --sampler {sampler} out")
+        raise ConfigurationError(f"{kind} goes by ddim; leave --sampler {sampler} out")
 
 
 def parse_ends(text: str) -> tuple[int, int]:
@@ -246,6 +246,7 @@ def list_plans(
     own_seeds = derive_seeds(seed, len(which))
 
     def plan(part: Sequence[int], chosen: Sequence[int]) -> Plan:
+        """The edit of these pictures with these seeds."""
         x: Tensor = pictures[list(part)]
         match request.kind:
             case "--mask":

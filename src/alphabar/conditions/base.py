@@ -192,6 +192,7 @@ def stack(conds: Sequence[Cond]) -> Cond:
     length = max((cond.tokens.shape[1] for cond in conds if cond.tokens is not None), default=0)
 
     def join(name: str) -> Tensor | None:
+        """This field of all of them."""
         tensors = [getattr(cond, name) for cond in conds]
         if any(tensor is None for tensor in tensors):
             return None

@@ -92,6 +92,7 @@ class ImageEncoder(Encoder):
         channels, background = settings.channels or sniff_channels(catalogue, locate), settings.background or "white"
 
         def read(file: PictureFile, size: tuple[int, int]) -> np.ndarray:
+            """The pair of a picture, in its size."""
             where = locate(file)
             if isinstance(where, Path):
                 check_same_aspect(file, where)

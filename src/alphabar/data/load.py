@@ -233,6 +233,7 @@ def _decode(
     kept: list[int] = []
 
     def decode(file: PictureFile) -> dict[str, Any] | DataError:
+        """A picture with its values, or why there is none."""
         try:
             return read(file)
         except UnusableData:

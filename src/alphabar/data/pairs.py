@@ -58,6 +58,7 @@ def _in_folder(catalogue: Catalogue, folder: Path) -> tuple[str, Locate]:
     root = next(r for r in roots if all(file.name.startswith(r) for file in catalogue.files))
 
     def locate(file: PictureFile) -> Path:
+        """The file beside a picture."""
         stem = _stem(file.name.removeprefix(root))
         found = by_stem.get(stem, [])
         if len(found) != 1:
@@ -95,6 +96,7 @@ def has_pair(locate: Locate) -> Callable[[PictureFile], bool]:
     """Whether a picture's pair is found."""
 
     def present(file: PictureFile) -> bool:
+        """Whether it is there."""
         try:
             locate(file)
         except UnusableData:

@@ -72,8 +72,7 @@ class Memorisation:
             float(distance.median()),
             float(others.median()),
             float((distance < others.quantile(COPY)).double().mean()),
-            (COPY * (n - 1) + 1)
-            / (n + 1),  # of n + 1 like draws, one lies below that place among the n others so often
+            (COPY * (n - 1) + 1) / (n + 1),  # how often one more draw lies below that quantile of n like ones
             [(int(i), int(index[i])) for i in order],
             len(training),
         )
@@ -122,7 +121,7 @@ def choose_real(data: PictureSet, training: PictureSet | None, extractor: Extrac
     pool = data if training is None else training
     others, keys = (own, own_keys) if training is None else drawn(pool, extractor, seed, "floor")
     different = len(np.union1d(own_keys, keys))
-    n = max(0, min(n, len(own), len(others), different // 2))
+    n = min(n, len(own), len(others), different // 2)
     chosen = own_keys[:n]
     others = others[~np.isin(keys, chosen)]
     n = min(n, len(others))

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from .. import __version__
+from ..data.decode import read_header
 from ..data.load import Progress, load_data
 from ..data.pictures import PictureSet
 from ..data.settings import DataSettings
@@ -262,11 +263,12 @@ def settings_of(source: str, size: list[int] | None) -> DataSettings:
 
 
 def own_size(path: Path) -> list[int] | None:
-    """The size [height, width] of the pictures of a folder, where all have the same, as training would reduce large ones; None otherwise."""
+    """[height, width] of the pictures of a folder, where all have the same: training would reduce large ones. None otherwise."""
     if not path.is_dir():
         return None
     sizes = set()
     for file in list_pictures(path)[0]:
-        with contextlib.suppress(OSError), Image.open(file.path) as picture:
-            sizes.add(picture.size[::-1])
+        with contextlib.suppress(DataError):  # reading them reports it
+            header = read_header(file.path)
+            sizes.add((header.height, header.width))
     return list(sizes.pop()) if len(sizes) == 1 else None
