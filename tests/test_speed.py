@@ -94,11 +94,18 @@ def test_what_was_measured_together_is_kept(denoiser, measured):
     assert len(asked) == 4
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 1}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 1}', "OF_THIS"])
 def test_a_damaged_record_is_measured_anew(denoiser, measured, tmp_path, content):
     (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / "speed.json").write_text(content)
+    path = tmp_path / "cache" / "speed.json"
     asked = measured({PLAIN: 1.0, LOW: 0.5})
+    if content == "OF_THIS":  # a record under the right name, of something else
+        choose(denoiser, SHAPE, [PLAIN, LOW])
+        asked.clear()
+        content = json.dumps(
+            {name: {str(way): "x" for way in kept} for name, kept in json.loads(path.read_text()).items()}
+        )
+    path.write_text(content)
     assert choose(denoiser, SHAPE, [PLAIN, LOW]).way == LOW
     assert len(asked) == 1
     assert json.loads((tmp_path / "cache" / "speed.json").read_text())

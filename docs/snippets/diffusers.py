@@ -7,7 +7,8 @@ from pathlib import Path
 
 from alphabar.interop.diffusers_export import Export, write_export
 
-for note in write_export(Export.open(Path("runs/fashion")), Path("fashion-diffusers"), licence="mit"):
+model = Export.open(Path("runs/fashion"))
+for note in write_export(model, Path("fashion-diffusers"), licence="mit", grid=model.sample_grid()):
     print(note)
 # endregion
 

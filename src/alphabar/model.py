@@ -60,7 +60,7 @@ def pick_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigurationError(
-            f"train.device = {name!r} cannot be used: {str(error).splitlines()[0]}; see `alphabar doctor`"
+            f"the device {name!r} (--device, or train.device) cannot be used: {str(error).splitlines()[0]}; see `alphabar doctor`"
         ) from None
     return device
 

@@ -289,6 +289,16 @@ def test_an_animation_ends_with_the_result_as_its_encoder_makes_it(runs, alphaba
     assert not (shown[-2][:, 4:] == 77).all()
 
 
+def test_an_animation_by_guidance_has_a_column_a_weight(runs, alphabar, tmp_path):
+    out = tmp_path / "weights.webp"
+    code, _, error = alphabar(
+        "sample", runs["all"], "--class", "dog", "-n", 2, "--guidance", "1,2,4", "--steps", 2, "--out", out
+    )
+    assert code == 0, error
+    width, height = Image.open(out).size
+    assert 1.3 < width / height < 1.7
+
+
 def test_matching_is_by_name_and_never_by_order():
     def paths(folder: str, names: str) -> list[Path]:
         return [Path(folder) / name for name in names.split()]

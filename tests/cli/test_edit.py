@@ -188,13 +188,24 @@ def test_results_go_to_a_grid_a_folder_or_an_array_and_tell_how_they_were_made(e
     assert record["edit"] == "image to image"
     assert record["strength"] == 0.5
     assert record["classes"] == ["cat"] * 3
+    assert record["picture"] == ["one.png"] * 3
     assert record["checkpoint"] == "step-1"
     grid = Image.open(files / "grid.png")
     assert grid.width > 2.5 * grid.height  # a row for each picture
     names = sorted(p.name for p in (files / "folder").iterdir())
-    assert names == ["000000-cat.png", "000001-cat.png", "000002-cat.png", "grid.png"]
+    assert names == [*(f"{i:06d}-one-cat.png" for i in range(3)), "grid.png"]
     assert [pixels(files / "folder" / name).tolist() for name in names[:3]] == array.tolist()
     assert len({read_record(files / "folder" / name)["seed"] for name in names[:3]}) == 3
+
+
+def test_results_name_the_files_that_they_are_made_from(edit, files):
+    edit("--image", "many", "--mask", "masks", "-n", 2, "--batch", 2, "--resamplings", 1, out="filled")
+    records = [read_record(path) for path in sorted((files / "filled").glob("0*.png"))]
+    assert [record["picture"] for record in records] == [name for name in ("a.png", "b.png", "c.jpg") for _ in range(2)]
+    assert [Path(record["mask"]).stem for record in records] == list("aabbcc")
+    edit("--image", "one.png", "--to", "two.png", "-n", 3, out="way.png")
+    record = read_record(files / "way.png")
+    assert (record["picture"], record["to"]) == (["one.png"] * 3, ["two.png"] * 3)
 
 
 @pytest.mark.parametrize(
@@ -293,6 +304,11 @@ BAD = {
         ("--seeds", "3,8", "--sampler", "heun", "--out", "x.png"),
         "leave --sampler heun out",
     ),
+    "a seed for what draws no noise": (
+        ("--seeds", "3,8", "--seed", 0, "--out", "x.png"),
+        "--seeds draws no noise and goes in one batch; leave --seed out",
+    ),
+    "batches of one way": ((*ONE, "--to", "two.png", "--batch", 2, "--out", "x.png"), "leave --batch out"),
     "an animation as result": ((*ONE, "--strength", 0.5, "--out", "x.webp"), "and --animate for .webp"),
 }
 

@@ -58,6 +58,7 @@ def test_a_damaged_cache_or_one_that_cannot_be_written_is_no_reason_to_stop(dama
     assert torch.equal(features(load_extractor(script), pictures(), keep=True), expected)
 
 
+@pytest.mark.filterwarnings("error::UserWarning")
 def test_what_is_no_extractor_says_so(script, tmp_path):
     (tmp_path / "text.pt").write_text("hello")
     (tmp_path / "text.pt2").write_text("hello")

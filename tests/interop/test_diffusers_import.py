@@ -397,6 +397,16 @@ def test_a_card_that_is_not_ours_names_no_classes(card, tmp_path):
     assert read_import(folder).config.classes == ["class_0", "class_1", "class_2"]
 
 
+def test_a_table_of_classes_of_another_shape_is_refused_by_name(tmp_path):
+    folder = save_pipeline(tmp_path / "theirs", small_unet(num_class_embeds=3))
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    for damaged in (torch.zeros(()), torch.zeros(3), torch.zeros(3, 5)):
+        safetensors.torch.save_file(tensors | {"class_embedding.weight": damaged}, path)
+        with pytest.raises(CheckpointError, match=r"embedding\.weight"):
+            read_import(folder)
+
+
 # --- refusals ---------------------------------------------------------------------------------------------------------------------
 
 BAD_NETWORKS = {
@@ -552,6 +562,10 @@ def evil_plain(target: Path) -> bytes:
     return pickle.dumps({"x": Evil(target)})
 
 
+def evil_old(target: Path) -> bytes:
+    return pickle.dumps({"x": Evil(target)}, protocol=0)
+
+
 @pytest.mark.parametrize("suffix", [".bin", ".pt", ".safetensors"])
 @pytest.mark.parametrize("make", [evil_zip, evil_legacy, evil_plain])
 def test_a_file_that_tries_to_run_code_is_refused(make, suffix, tmp_path, monkeypatch):
@@ -568,9 +582,11 @@ def test_a_file_that_tries_to_run_code_is_refused(make, suffix, tmp_path, monkey
     assert target.exists()  # the file is as evil as it should be
 
 
-def test_the_error_names_what_the_file_would_call(tmp_path):
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("make", [evil_zip, evil_legacy, evil_plain, evil_old])
+def test_the_error_names_what_the_file_would_call(make, tmp_path):
     folder = plain_pipeline(tmp_path / "theirs", weights=False)
-    (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(evil_zip(tmp_path / "made"))
+    (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(make(tmp_path / "made"))
     with pytest.raises(CheckpointError, match=r"it would call (posix|nt)\.mkdir; use a .safetensors file"):
         read_import(folder)
 

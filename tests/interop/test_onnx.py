@@ -222,6 +222,13 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["named", "points"]
 
 
+def test_nothing_is_written_over(by_class, tmp_path):
+    (tmp_path / "x.onnx").write_text("mine")
+    with pytest.raises(ConfigurationError, match="exists already"):
+        export_onnx(by_class, tmp_path / "x.onnx")
+    assert (tmp_path / "x.onnx").read_text() == "mine"
+
+
 def test_without_its_packages_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'alphabar\[onnx\]'"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,7 +91,9 @@ def edit(
         typer.Option(min=1, help="Of --mask: how often each stretch is gone, so that old and new agree. Default: 5."),
     ] = None,
     jump: Annotated[int | None, typer.Option(min=1, help="Of --mask: steps of a stretch. Default: 5.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="One seed, from which each result's own is derived.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="One seed, from which each result's own is derived. Default: 0.")
+    ] = None,
     checkpoint: Checkpoint = None,
     raw_weights: RawWeights = False,
     batch: Batch = None,
@@ -114,11 +116,12 @@ def edit(
         raise ConfigurationError("--guidance strengthens --class or --prompt; give one of them")
     request = read_request(image, mask, strength, to, variations, seeds, n)
     check_paths(request, [out, animation_path(out)] if animate else [out])
-    check_belongs(request.kind, sampler, {"resamplings": resamplings, "jump": jump})
+    check_belongs(request.kind, sampler, {"resamplings": resamplings, "jump": jump}, {"seed": seed, "batch": batch})
     pipeline = load(run, checkpoint, raw_weights, device).with_settings(sampler=sampler, steps=steps, guidance=guidance)
     given = {name: value for name, value in (("class", label), ("text", prompt)) if value is not None}
     notes: list[str] = []
-    plans = list_plans(pipeline, request, given, seed, (resamplings or 5, jump or 5), batch, notes)
+    plans = list_plans(pipeline, request, given, seed or 0, (resamplings or 5, jump or 5), batch, notes)
+    sources = iter(sources_of(request))
     for note in dict.fromkeys(notes):
         console.print(f"note: {note}", markup=False)
     frames, results = Frames(), list[np.ndarray]()
@@ -133,6 +136,7 @@ def edit(
                         frames.see(state, plan.finish)
 
                 samples = plan.run(see)
+            samples = replace(samples, asked=[next(sources) | asked for asked in samples.asked])
             results.extend(samples.pictures)
             writer.add(samples)
     if animate:  # of the way between two pictures, there and back; otherwise of the first batch, from noise to result
@@ -200,8 +204,26 @@ def check_paths(request: Request, written: list[Path]) -> None:
             raise ConfigurationError(f"{path} is one of the pictures that are read; choose another --out")
 
 
-def check_belongs(kind: str, sampler: str | None, of_mask: dict[str, int | None]) -> None:
+def sources_of(request: Request) -> list[dict[str, str]]:
+    """The names of the files that each result is made from, in the order of the results."""
+    if request.kind == "--to":
+        first, last = request.images
+        return [{"picture": first.name, "to": last.name}] * request.n
+    if not request.images:
+        return [{}] * request.n
+    each = [{"picture": image.name} for image in request.images]
+    for source, mask in zip(each, request.masks, strict=False):  # masks are as many, or none
+        source["mask"] = mask.name
+    return [source for source in each for _ in range(request.n)]
+
+
+def check_belongs(
+    kind: str, sampler: str | None, of_mask: dict[str, int | None], of_others: dict[str, int | None]
+) -> None:
     """Raise ConfigurationError for options that this kind of edit does not follow."""
+    for name, value in of_others.items():
+        if value is not None and kind in WAYS:
+            raise ConfigurationError(f"{kind} draws no noise and goes in one batch; leave --{name} out")
     for name, value in of_mask.items():
         if value is not None and kind != "--mask":
             raise ConfigurationError(f"--{name} is for --mask; leave it out with {kind}")

@@ -14,6 +14,9 @@ from ..explain.topics import LANGUAGES, TOPICS
 if TYPE_CHECKING:
     from ..schedule import TableSchedule
 
+TABLES = ("linear", "scaled_linear", "cosine", "sigmoid")
+"""Schedules that are a table of steps by their name alone, as the derivation has it."""
+
 WORDS = {
     "en": {
         "topics": "topics (alphabar explain TOPIC)",
@@ -81,13 +84,15 @@ def language_of_locale() -> str:
 
 def read_schedule(kind: str | None, steps: int | None, run: Path | None) -> tuple[str, TableSchedule]:
     """The name and the table of a schedule, that of a run if one is given. Raises ConfigurationError if there is no table, or for both."""
-    from ..errors import ConfigurationError
+    from ..errors import ConfigurationError, unknown
     from ..runs.folder import RunFolder
     from ..schedule import TableSchedule, build_schedule
     from ..settings import ScheduleSettings, validate
 
     if run and (kind or steps):
         raise ConfigurationError("a run has a schedule of its own: give --run, or --schedule and --steps")
+    if kind and kind not in TABLES:
+        raise unknown("--schedule", kind, TABLES)
     wanted = {"kind": kind or "linear", "steps": 1000 if steps is None else steps}
     settings = RunFolder.open(run).config.schedule if run else validate(ScheduleSettings, wanted)
     found = build_schedule(settings)

@@ -171,7 +171,7 @@ def sample(
         console.print(f"speed   {choice.way}: {choice.gain:.1f} times plain float32 here", markup=False)
     pipeline.freeze()
     if out.suffix.lower() in ANIMATIONS:
-        _animate(pipeline, out, own_seeds, asked)
+        _animate(pipeline, out, own_seeds, asked, layout)
     else:
         _write(pipeline, out, own_seeds, asked, batch, layout, show_conditions)
     record = pipeline.sampling_record()
@@ -261,7 +261,7 @@ def _write(
             writer.add(Samples(shown, list(seeds), asked.words, pipeline.sampling_record()))
 
 
-def _animate(pipeline: Pipeline, out: Path, seeds: Sequence[int], asked: Asked) -> None:
+def _animate(pipeline: Pipeline, out: Path, seeds: Sequence[int], asked: Asked, layout: Layout | None) -> None:
     from ..images import save_animation
     from .watch import Frames, sampling_bar
 
@@ -269,7 +269,7 @@ def _animate(pipeline: Pipeline, out: Path, seeds: Sequence[int], asked: Asked) 
         raise ConfigurationError(
             f"an animation shows at most {LARGEST_ANIMATION} pictures, got {len(seeds)}; use a smaller -n"
         )
-    frames = Frames()
+    frames = Frames(layout.columns if layout else None)
     with sampling_bar(1, pipeline.steps) as update:
         for state in pipeline.states(seeds, asked):
             update(state)

@@ -31,10 +31,13 @@ MOST_FRAMES = 60
 
 
 class Frames:
-    """Grids of a batch's x_t on its way, every few steps, at most 60 of them; the last one is the result as `finish` makes it."""
+    """Grids of a batch's x_t on its way, every few steps, at most 60 of them; the last one is the result as `finish` makes it.
 
-    def __init__(self) -> None:
-        self.grids: list[np.ndarray] = []
+    columns: of the grids; default: about as many as rows.
+    """
+
+    def __init__(self, columns: int | None = None) -> None:
+        self.columns, self.grids = columns, list["np.ndarray"]()
 
     def see(self, state: SampleState, finish: Callable[[Tensor], np.ndarray] | None = None) -> None:
         """Take the next state; finish: what becomes of the last x_t, as uint8 (N, H, W, C), if more than rounding."""
@@ -43,7 +46,8 @@ class Frames:
 
         left, stride = state.steps - state.step, -(-state.steps // MOST_FRAMES)
         if left % stride == 0:
-            self.grids.append(grid((finish or to_uint8)(state.x_t) if left == 0 else to_uint8(state.x_t)))
+            pictures = (finish or to_uint8)(state.x_t) if left == 0 else to_uint8(state.x_t)
+            self.grids.append(grid(pictures, self.columns))
 
 
 def bars(*columns: str) -> Progress:

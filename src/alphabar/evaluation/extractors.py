@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -66,10 +67,12 @@ def load_extractor(path: Path) -> Extractor:
         return load_classifier(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     try:
-        if path.suffix.lower() == ".pt2":
-            model = torch.export.load(path).module()
-        else:
-            model = torch.jit.load(str(path), map_location="cpu").eval()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own, of a file that the error speaks of
+            if path.suffix.lower() == ".pt2":
+                model = torch.export.load(path).module()
+            else:
+                model = torch.jit.load(str(path), map_location="cpu").eval()
     except Exception as error:  # both raise many kinds for foreign files
         raise ConfigurationError(
             f"--extractor: {path} is no TorchScript or torch.export file ({str(error).strip().splitlines()[0]})"

@@ -107,7 +107,7 @@ def own_tensors(tensors: Tensors, has_null: bool) -> tuple[Tensors, list[str]]:
         if name != CLASS_TABLE:
             own[f"network.{name}"] = tensor
             continue
-        if not has_null:
+        if not has_null and tensor.ndim == 2:  # one of another shape is refused by name when it is loaded
             tensor = with_null_row(tensor)
             notes.append(
                 "it was not trained without a class: 'no class' is the mean of all, so ask for one, and train on before guiding"

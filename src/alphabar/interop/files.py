@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import pickle
+import pickletools
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +106,9 @@ def read_weights(path: Path) -> Tensors:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a file that is refused, the error says all
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged, or not a safetensors file: {error}") from None
     except pickle.UnpicklingError as error:
@@ -118,10 +122,27 @@ def read_weights(path: Path) -> Tensors:
 
 
 def refused_pickle(path: Path, reason: str) -> str:
-    """Why a torch file was refused, naming what it wanted to call if the loader names it."""
-    wanted = re.search(r"GLOBAL ([\w.]+)", reason)
-    what = f"it would call {wanted[1]}" if wanted else "it is damaged, or no file of weights alone"
+    """Why a torch file was refused, naming what it wanted to call."""
+    named = re.search(r"GLOBAL ([\w.]+)", reason)
+    wanted = named[1] if named else first_call(path.read_bytes())
+    what = f"it would call {wanted}" if wanted else "it is damaged, or no file of weights alone"
     return f"{path} was refused and nothing in it was run: {what}; use a .safetensors file of these weights"
+
+
+def first_call(content: bytes) -> str | None:
+    """The first function or class that a bare pickle names, found by reading its instructions without following them."""
+    strings: list[str] = []
+    try:
+        for opcode, value, _ in pickletools.genops(content):
+            if opcode.name == "GLOBAL":
+                return str(value).replace(" ", ".")
+            if opcode.name == "STACK_GLOBAL":
+                return ".".join(strings[-2:])
+            if isinstance(value, str):
+                strings.append(value)
+    except (ValueError, IndexError):
+        pass  # it breaks off, or is no pickle at all
+    return None
 
 
 RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}

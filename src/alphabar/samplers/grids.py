@@ -22,7 +22,7 @@ def time_grid(name: str, schedule: Schedule, steps: int) -> Tensor:
         raise ConfigurationError(f"sampling needs at least 1 step, got {steps}")
     if schedule.steps is not None and steps > schedule.steps:
         raise ConfigurationError(
-            f"the model was trained with T = {schedule.steps} steps, got {steps} sampling steps; use at most {schedule.steps}"
+            f"the model was trained with T = {schedule.steps} steps, so at most {schedule.steps} can be taken; got {steps}"
         )
     return GRIDS[name](schedule, steps)
 

@@ -27,7 +27,6 @@ from .recorder import Recorder, save_data_preview, save_preview, save_preview_co
 from .resume import changed_config, check_conditions, resumed_conditions, resumed_data
 
 MEASURE_SECONDS, MEASURE_STEPS = 3.0, 20
-LONG_STEP = 10.0  # seconds; of such steps one is enough
 ESTIMATE_SECONDS = 0.5  # enough where the speed only serves to estimate the time
 TIME_FOR_TRAINING = 0.92  # the rest of the minutes goes to previews, validation, checkpoints
 PREVIEWS = 12
@@ -274,9 +273,7 @@ def measure_step(config: Config, data: TrainingData, budget: float) -> float:
         start = time.monotonic()
         trainer.step()
         taken.append(time.monotonic() - start)
-        if taken[0] > LONG_STEP:
-            break
-    warm = sorted(taken[1:] or taken)
+    warm = sorted(taken[1:])  # the first one also loads and compiles what the others find ready
     return warm[len(warm) // 2]
 
 
