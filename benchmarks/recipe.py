@@ -2,6 +2,7 @@
 
 alphabar extractor fashion-mnist --pictures 20000 --out fashion.safetensors     what sees the pictures
 python benchmarks/recipe.py time OUT [NAME ...]            seconds of a step of candidates, in turns; those left out cost what "v" does
+python benchmarks/recipe.py time-peers OUT                 the same for the peer and the peer tuned, as diffusers computes them
 python benchmarks/recipe.py run OUT NAME ... --minutes 2   train each for minutes / seconds of a step, sample, measure
 python benchmarks/recipe.py table OUT                      all that was measured, as Markdown
 python benchmarks/recipe.py plot OUT PICTURE.png           quality against minutes: the default recipe, slimmer, and the peer
@@ -9,20 +10,22 @@ python benchmarks/recipe.py plot OUT PICTURE.png           quality against minut
 `time` wants a machine on which nothing else runs; `run` does not mind other work, since it counts steps. Data: Fashion-MNIST without
 classes, --data for a folder of one's own. Results are added to OUT/results.jsonl, so that a series may take several sittings. The
 distances are those of N samples to pictures that the run held out and the extractor did not see (--reference fashion-mnist-test for figures
-that are published: a recipe is not chosen by the test set). `peer` is the recipe of the Hugging Face course's small UNet2DModel,
-computed by alphabar's kernels: what it learns in so many steps does not depend on how fast they are.
+that are published: a recipe is not chosen by the test set). `peer` is the recipe of the Hugging Face course's small UNet2DModel, and "peer, ..."
+what tuning makes of it, trained by alphabar's kernels: what is learned in so many steps does not depend on how fast they are. How many steps
+its minutes hold is measured with diffusers' own loop.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
-from speed import NETWORKS, in_turns
+from speed import NETWORKS, TUNED, in_turns, theirs
 
 import alphabar
 from alphabar.config import finish, resolve
@@ -47,10 +50,28 @@ COSINE = V | {"schedule.kind": "cosine"}
 SLIM = {"network.channels": [16, 32, 64]}
 WIDE = {"network.channels": [32, 64, 96]}
 PATCHES = {"network.patch": 2, "network.channels": [48, 96], "network.attention": [False, True]}
-PEER = {f"network.{name}": value for name, value in from_unet_config(NETWORKS["course"], "peer").model_dump().items()} | {
-    "diffusion.prediction": "eps", "train.rate": "constant", "train.warm_up": 0, "train.batch_size": 128,
-    "train.learning_rate": 1e-3,
+
+
+def of_the_peer(network: str, **train: Any) -> dict[str, Any]:
+    """The recipe of the course with one of its networks and these settings of training."""
+    own = {f"network.{name}": value for name, value in from_unet_config(NETWORKS[network], "peer").model_dump().items()}
+    train = {"rate": "constant", "warm_up": 0, "batch_size": 128, "learning_rate": 1e-3} | train
+    return own | {"diffusion.prediction": "eps"} | {f"train.{name}": value for name, value in train.items()}
+
+
+PEERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "peer": ("course", {}),
+    "peer, batch 32": ("course", {"batch_size": 32}),
+    "peer, one head, batch 32": ("course, one head", {"batch_size": 32}),
+    "peer, attention below, batch 32": ("course, attention below", {"batch_size": 32}),
+    "peer, attention below, batch 64": ("course, attention below", {"batch_size": 64}),
+    "peer, attention below, batch 32, cosine rate": ("course, attention below", {"batch_size": 32, "rate": "cosine", "warm_up": 50}),
+    "peer, attention below, batch 32, cosine rate 2e-3": (
+        "course, attention below", {"batch_size": 32, "rate": "cosine", "warm_up": 50, "learning_rate": 2e-3},
+    ),
 }  # fmt: skip
+"""The network and the settings of training that differ from the course's. Their average of weights is ours, which warms up."""
+
 CANDIDATES: dict[str, dict[str, Any]] = {
     "ddpm": {},
     "cosine rate": {"train.rate": "cosine"},
@@ -81,22 +102,53 @@ CANDIDATES: dict[str, dict[str, Any]] = {
 
 def settings_of(name: str, data: str) -> dict[str, Any]:
     """All settings of a candidate."""
-    own = PEER if name == "peer" else DDPM | CANDIDATES[name]
+    own = of_the_peer(PEERS[name][0], **PEERS[name][1]) if name in PEERS else DDPM | CANDIDATES[name]
     return {"data.source": data, "data.class_from": "none"} | FAST | own
 
 
 @app.command()
 def time(out: Path, names: Annotated[list[str] | None, typer.Argument()] = None, rounds: int = 5) -> None:
     """Seconds of a training step of each candidate, medians in turns, into OUT/seconds.json."""
-    out.mkdir(parents=True, exist_ok=True)
+    steps = {name: our_step(name) for name in names or CANDIDATES}
+    add_seconds(out, {name: statistics.median(taken) for name, taken in in_turns(steps, rounds).items()})
+
+
+@app.command()
+def time_peers(out: Path, names: Annotated[list[str] | None, typer.Argument()] = None, rounds: int = 7) -> None:
+    """Seconds of a training step of diffusers' own loop: of "peer" as it comes, of the others the best of TUNED; into OUT/seconds.json.
+
+    They are told at the pace at which "v" takes the seconds that stand there, so that all are of one machine.
+    """
+    same: dict[tuple[str, int, bool], list[str]] = {}  # candidates that cost the same
+    for name in names or PEERS:
+        network, train = PEERS[name]
+        same.setdefault((network, train.get("batch_size", 128), name == "peer"), []).append(name)
+    steps = {"v": our_step("v")}
+    for (network, batch, as_it_comes), alike in same.items():
+        for way, options in {"as it comes": {}}.items() if as_it_comes else TUNED.items():
+            steps[f"{alike[0]}: {way}"] = theirs(network, batch, **options)
+    found = {name: statistics.median(taken) for name, taken in in_turns(steps, rounds).items()}
+    for name, taken in found.items():
+        print(f"{name:90} {taken:.3f} s")
+    pace = json.loads((out / "seconds.json").read_text())["v"] / found["v"]
+    for alike in same.values():
+        best = min(taken for way, taken in found.items() if way.startswith(f"{alike[0]}: "))
+        add_seconds(out, dict.fromkeys(alike, pace * best))
+
+
+def our_step(name: str) -> Callable[[], Any]:
+    """A training step of a candidate on made-up pictures."""
     pictures = np.random.default_rng(0).integers(0, 256, (2000, 28, 28, 1), np.uint8)
-    steps = {}
-    for name in names or ["peer", *CANDIDATES]:
-        values = resolve("ddpm", None, settings_of(name, "made-up") | {"train.steps": 1000})
-        steps[name] = Trainer(finish(values, [28, 28]), PictureSet(pictures)).step
+    values = resolve("ddpm", None, settings_of(name, "made-up") | {"train.steps": 1000})
+    return Trainer(finish(values, [28, 28]), PictureSet(pictures)).step
+
+
+def add_seconds(out: Path, found: dict[str, float]) -> None:
+    """Keep them in OUT/seconds.json."""
+    out.mkdir(parents=True, exist_ok=True)
     file = out / "seconds.json"
     known = json.loads(file.read_text()) if file.is_file() else {}
-    known |= {name: statistics.median(taken) for name, taken in in_turns(steps, rounds).items()}
+    known |= found
     file.write_text(json.dumps(known, indent=1))
     print(file.read_text())
 
@@ -117,7 +169,8 @@ def run(
     """Train, sample and measure each; a line a result into OUT/results.jsonl."""
     judge, seconds = load_extractor(extractor), json.loads((out / "seconds.json").read_text())
     for name in names:
-        count = round(60 * minutes / seconds[name if name in seconds else "v"])  # most cost what "v" does
+        costs_as = name if name in seconds or name in PEERS else "v"  # most of our own cost what "v" does
+        count = round(60 * minutes / seconds[costs_as])
         folder = out / f"{name.replace(' ', '-').replace(',', '')}-{minutes:g}-{seed}"
         if not folder.exists():
             settings = settings_of(name, data) | {"seed": seed, "train.preview_every": count}

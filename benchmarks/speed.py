@@ -58,6 +58,14 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "up_block_types": ["AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
     },
 }  # fmt: skip
+NETWORKS |= {  # what a user who tunes the course's network would try first: its attention costs most
+    "course, one head": NETWORKS["course"] | {"attention_head_dim": 64},
+    "course, attention below": NETWORKS["course"] | {
+        "attention_head_dim": 64,
+        "down_block_types": ["DownBlock2D", "DownBlock2D", "AttnDownBlock2D"],
+        "up_block_types": ["AttnUpBlock2D", "UpBlock2D", "UpBlock2D"],
+    },
+}  # fmt: skip
 TUNED = {
     "bf16": {"low": True},
     "bf16, channels_last": {"low": True, "channels_last": True},
