@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..editing import Plan
+    from ..output import Samples
     from ..pipeline import Asked, Pipeline
     from ..samplers.base import SampleState
+    from .watch import Frames
 
 STRENGTH_OF_VARIATIONS = 0.3
 FRAMES_BETWEEN = 9
@@ -105,7 +107,7 @@ def edit(
     from ..images import save_animation
     from ..output import ANIMATIONS, Layout, check_output, open_writer
     from ..pipeline import load
-    from .watch import Frames, console, counted, sampling_bar
+    from .watch import Frames, console, counted
 
     if out.suffix.lower() in ANIMATIONS:
         raise ConfigurationError(
@@ -121,21 +123,13 @@ def edit(
     given = {name: value for name, value in (("class", label), ("text", prompt)) if value is not None}
     notes: list[str] = []
     plans = list_plans(pipeline, request, given, seed or 0, (resamplings or 5, jump or 5), batch, notes)
-    sources = iter(sources_of(request))
     for note in dict.fromkeys(notes):
         console.print(f"note: {note}", markup=False)
-    frames, results = Frames(), list[np.ndarray]()
+    sources, frames, results = iter(sources_of(request)), Frames(), list[np.ndarray]()
     with open_writer(out, sum(count for count, _ in plans), Layout(columns_of(request))) as writer:
         for i, (_, make) in enumerate(plans):
             plan = make()
-            with sampling_bar(1, plan.steps) as update:
-
-                def see(state: SampleState, plan: Plan = plan, update: Any = update, first: bool = i == 0) -> None:
-                    update(state)
-                    if animate and first:
-                        frames.see(state, plan.finish)
-
-                samples = plan.run(see)
+            samples = run_watched(plan, frames if animate and i == 0 else None)
             samples = replace(samples, asked=[next(sources) | asked for asked in samples.asked])
             results.extend(samples.pictures)
             writer.add(samples)
@@ -147,6 +141,20 @@ def edit(
         + f": {samples.record['edit']}, {samples.record['sampler']} in "
         + (f"the last {walked} of {steps_of_all} steps" if walked < steps_of_all else f"{steps_of_all} steps"), markup=False,
     )  # fmt: skip
+
+
+def run_watched(plan: Plan, frames: Frames | None) -> Samples:
+    """The result, with a bar on the way to it; its states go into frames."""
+    from .watch import sampling_bar
+
+    with sampling_bar(1, plan.steps) as update:
+
+        def see(state: SampleState) -> None:
+            update(state)
+            if frames is not None:
+                frames.see(state, plan.finish)
+
+        return plan.run(see)
 
 
 def read_request(

@@ -11,6 +11,8 @@ from ..errors import ConfigurationError, DataError
 from .options import Batch, Checkpoint, Device, RawWeights, Split
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..evaluation.extractors import Extractor
     from ..evaluation.quality import RealSets
     from ..evaluation.run_evaluation import Evaluation, Judged
@@ -71,6 +73,7 @@ def evaluate(
     from ..evaluation.extractors import pick_extractor
     from ..evaluation.report import table_rows, write_report
     from ..evaluation.run_evaluation import evaluate as measure
+    from ..pipeline import load
     from ..runs.atomic import write_json, write_text
     from .watch import bars, console
 
@@ -80,11 +83,9 @@ def evaluate(
         )
     run = run_of(what)
     folder = out or (what if run is not None else what.with_name(f"{what.stem}-evaluation"))
-    for each in (folder, *folder.parents):
-        if each.exists() and not each.is_dir():
-            raise ConfigurationError(f"--out takes a folder for report.html and evaluation.json, got the file {each}")
+    check_folder(folder)
     chosen = pick_extractor(extractor, inception)
-    others = {}
+    others = dict[int, "np.ndarray"]()
     if run is None:
         refuse_of_pictures(
             data, {"split": split, "sampler": sampler, "steps": steps, "guidance": guidance, "by-steps": by_steps}
@@ -93,8 +94,6 @@ def evaluate(
     else:
         if training is not None:
             raise ConfigurationError("--training is for pictures without a run; a run knows what it was trained on")
-        from ..pipeline import load
-
         counts = read_steps(by_steps)
         pipeline = load(run, checkpoint, raw_weights, device)
         pipeline = pipeline.with_settings(sampler=sampler, steps=steps, guidance=guidance)
@@ -102,12 +101,6 @@ def evaluate(
         for way in (pipeline, *fewer.values()):
             way.times()  # what cannot be sampled is said now, not after hours
         real, source = gather_real(run, checkpoint, data, split, chosen, n, seed)
-        console.print(
-            f"data    {source}: {len(real.reference)} pictures, and {len(real.floor)} others for the floor",
-            markup=False,
-        )
-        if real.note:
-            console.print(f"note: {real.note}", markup=False)
         judged = make_samples(pipeline, real, seed, batch)
         others = {k: make_samples(way, real, seed, batch).pictures for k, way in fewer.items()}
     with bars() as progress:
@@ -118,6 +111,13 @@ def evaluate(
     write_json(folder / "evaluation.json", found.to_json())
     write_text(folder / "report.html", write_report(found, f"Evaluation of {what.name}", run))
     console.print(f"all of it in {folder / 'report.html'} and evaluation.json beside it", markup=False)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ConfigurationError if a file is where the folder of the report would be."""
+    for each in (folder, *folder.parents):
+        if each.exists() and not each.is_dir():
+            raise ConfigurationError(f"--out takes a folder for report.html and evaluation.json, got the file {each}")
 
 
 def run_of(path: Path) -> Path | None:
@@ -166,13 +166,18 @@ def gather_pictures(
 def gather_real(
     run: Path, checkpoint: str | None, data: str | None, split: str | None, extractor: Extractor, n: int, seed: int
 ) -> tuple[RealSets, str]:
-    """The real pictures for a run."""
+    """The real pictures for a run, and what they are; that is printed."""
     from ..evaluation.run_evaluation import real_of_run
     from ..runs.checkpoint import find_checkpoint
-    from .watch import reading_bar
+    from .watch import console, reading_bar
 
     with reading_bar() as progress:
-        return real_of_run(find_checkpoint(run, checkpoint), data, split, extractor, n, seed, progress)
+        real, source = real_of_run(find_checkpoint(run, checkpoint), data, split, extractor, n, seed, progress)
+    told = f"data    {source}: {len(real.reference)} pictures, and {len(real.floor)} others for the floor"
+    console.print(told, markup=False)
+    if real.note:
+        console.print(f"note: {real.note}", markup=False)
+    return real, source
 
 
 def make_samples(pipeline: Pipeline, real: RealSets, seed: int, batch: int | None) -> Judged:

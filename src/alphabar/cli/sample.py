@@ -159,13 +159,8 @@ def sample(
         own_seeds, given, layout = guidance_grid(pipeline, own_seeds, given, weights)
         weights = weights * total
     asked = pipeline.ask(len(own_seeds), given, weights)
-    missing = [name for name in pipeline.conditions if name not in asked.values]
-    if missing:
-        console.print(f"note: without {', '.join(missing)} (not given)", markup=False)
-    for note in asked.notes[:SHOWN_NOTES]:
+    for note in notes_of(pipeline, asked):
         console.print(f"note: {note}", markup=False)
-    if len(asked.notes) > SHOWN_NOTES:
-        console.print(f"note: ... and {len(asked.notes) - SHOWN_NOTES} more like these")
     choice = settle_sampling(pipeline.denoiser, pipeline.shape, len(own_seeds) * pipeline.steps, precision)
     if choice is not None:
         console.print(f"speed   {choice.way}: {choice.gain:.1f} times plain float32 here", markup=False)
@@ -179,6 +174,14 @@ def sample(
         f"{counted(len(own_seeds), 'picture')} in {out}: {record['weights']} weights of {record['checkpoint']} (model {record['model']}), "
         f"{record['sampler']} on {record['grid']}{' (picked by auto)' if pipeline.picked else ''} in {record['steps']} steps", markup=False,
     )  # fmt: skip
+
+
+def notes_of(pipeline: Pipeline, asked: Asked) -> list[str]:
+    """What the user should know of the inputs: what is not given, what was resized, ..."""
+    missing = [name for name in pipeline.conditions if name not in asked.values]
+    notes = [f"without {', '.join(missing)} (not given)"] if missing else []
+    more = len(asked.notes) - SHOWN_NOTES
+    return [*notes, *asked.notes[:SHOWN_NOTES], *([f"... and {more} more like these"] if more > 0 else [])]
 
 
 def guidance_grid(

@@ -286,14 +286,7 @@ def _resume(
     held_out: TrainingData | None,
     progress: Progress | None,
 ) -> Session:
-    run = RunFolder.open(out)
-    check_not_training(out)
-    start = open_checkpoint(run.latest_checkpoint())
-    for part in ("model", "ema", "optimizer"):
-        if not start.tensors(part):  # a damaged file is found here, before the data is read
-            raise ConfigurationError(
-                f"{out} holds weights without a training to go on with; start a new run from them: alphabar train DATA --init {out} --out NEW"
-            )
+    start = last_checkpoint(out)
     saved = start.config.model_dump()
     if data is None and start.config.data.source == OWN_DATA:
         raise ConfigurationError(f"{out} was trained on data given from Python; go on from Python, with the same data")
@@ -302,15 +295,7 @@ def _resume(
     conditions = resumed_conditions(saved["conditions"], values.get("conditions") or {}, given.get("conditions"))
     config = changed_config(start.config, values).model_copy(update={"conditions": conditions})
     source = RunData.read(data, held_out, {"data": own, "conditions": conditions}, out, progress)
-    if source.fingerprint != start.fingerprint and not accept_changed_data:
-        raise DataError(
-            f"the data (or which of it is held out) differs from what {out} was trained on; give the same data, or --accept-changed-data to go on with what is there"
-        )
-    if tuple(source.train.shape) != start.shape:
-        raise DataError(
-            f"the data has shape {tuple(source.train.shape)}, the run {start.shape}; give data of the same shape"
-        )
-    check_conditions(source, start.config)
+    check_same_data(source, start, out, accept_changed_data)
     if config.train.kernels == "fused" and not fused_works():
         config = with_train(config, kernels="native")  # the same but for rounding
     if config.train.threads:
@@ -326,6 +311,32 @@ def _resume(
         place = {"source": source.settings.source, "path": source.settings.path}
         config = config.model_copy(update={"data": config.data.model_copy(update=place)})
     return Session(out, config, source, start, seconds)
+
+
+def last_checkpoint(out: Path) -> Checkpoint:
+    """The one that a training goes on from. Raises CheckpointError, and ConfigurationError if it holds weights only."""
+    run = RunFolder.open(out)
+    check_not_training(out)
+    start = open_checkpoint(run.latest_checkpoint())
+    for part in ("model", "ema", "optimizer"):
+        if not start.tensors(part):  # a damaged file is found here, before the data is read
+            raise ConfigurationError(
+                f"{out} holds weights without a training to go on with; start a new run from them: alphabar train DATA --init {out} --out NEW"
+            )
+    return start
+
+
+def check_same_data(source: RunData, start: Checkpoint, out: Path, accept_changed_data: bool) -> None:
+    """Raise DataError for other data than the run was trained on, unless that is accepted, and for data that it cannot go on with."""
+    if source.fingerprint != start.fingerprint and not accept_changed_data:
+        raise DataError(
+            f"the data (or which of it is held out) differs from what {out} was trained on; give the same data, or --accept-changed-data to go on with what is there"
+        )
+    if tuple(source.train.shape) != start.shape:
+        raise DataError(
+            f"the data has shape {tuple(source.train.shape)}, the run {start.shape}; give data of the same shape"
+        )
+    check_conditions(source, start.config)
 
 
 def check_before_start(config: Config) -> None:
