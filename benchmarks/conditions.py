@@ -8,6 +8,7 @@ python benchmarks/conditions.py known-captions TRAIN TEST   held-out captions ma
 python benchmarks/conditions.py maps RUN FOLDER OUT          one sample a map, for `data/openmoji_layers.py --score`
 python benchmarks/conditions.py enlarge-pictures RUN                Fashion-MNIST: super-resolution beside bicubic
 python benchmarks/conditions.py colour RUN FOLDER            held-out pictures: colours beside grey
+python benchmarks/conditions.py pairs RUN FOLDER             held-out pairs: how near samples come to the asked style
 """
 
 from __future__ import annotations
@@ -184,6 +185,20 @@ def colour(run: str, folder: Path, n: int = 96, steps: int = 100) -> None:
             f"{name}: PSNR {psnr(x, to_signed(real)):.2f} dB, consistency {psnr(luma(x), grey):.2f} dB, saturation {saturation:.3f}"
         )
     print(f"real: saturation {float((to_signed(real).amax(1) - to_signed(real).amin(1)).mean() / 2):.3f}")
+
+
+@app.command()
+def pairs(run: str, folder: Path, n: int = 86, steps: int = 50, guidance: float = 1.0) -> None:
+    """Held-out pairs: PSNR to the real picture of the asked style, beside that of the input as it is, and of another picture's real one."""
+    files = sorted((folder / "images").glob("*.png"))[:n]
+    real, given = (
+        np.stack([read_picture(folder / part / file.name, (32, 32), 3) for file in files])
+        for part in ("images", "conditioning")
+    )
+    pipeline = alphabar.load(run).with_settings(steps=steps)
+    made = pipeline.sample(image=[folder / "conditioning" / file.name for file in files], guidance=guidance).pictures
+    for name, pictures in (("samples", made), ("the input", given), ("samples of another", np.roll(made, 1, axis=0))):
+        print(f"{name}: PSNR {psnr(to_signed(pictures), to_signed(real)):.2f} dB")
 
 
 if __name__ == "__main__":

@@ -61,8 +61,8 @@ import alphabar
 
 for report in alphabar.train("data/pairs", out="runs/pairs", config="recipes/emoji-pairs.yaml"):
     print(report)
-pictures = sorted(Path("data/pairs-test/conditioning").glob("*.png"))[:64]
-alphabar.load("runs/pairs").sample(image=pictures).save("pairs.png")
+pictures = sorted(Path("data/pairs-test/conditioning").glob("*.png"))[:48]
+alphabar.load("runs/pairs").sample(image=pictures, guidance=2).save("pairs.png")
 # endregion
 
 # region several
