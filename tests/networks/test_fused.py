@@ -69,6 +69,58 @@ def test_a_mean_far_from_zero_costs_no_digits(monkeypatch):
     assert relative(fused.fused_group_norm(x, ones, zeros, 2, 1e-5, silu=False), plain) < 3e-4  # of x itself 6e-5
 
 
+@pytest.mark.parametrize("dtype", PRECISION)
+@pytest.mark.parametrize("with_shift", [True, False])
+def test_a_convolution_of_the_norm_is_both_one_after_the_other(kernels, dtype, with_shift):
+    """Against torch's own in float64; weights in float32, rounded to the precision of x on both ways."""
+    x = leaf(3, 8, 7, 6, mean=2.0, dtype=dtype)
+    gain, bias, offset = (leaf(3, 8, seed=i) for i in (1, 2, 3))
+    weight, shift = leaf(5, 8, 3, 3, seed=4), leaf(5, seed=5) if with_shift else None
+    y = fused.norm_convolution(x, gain, bias, 4, 1e-5, offset, weight, shift)
+    assert y.dtype == dtype
+    normed = F.group_norm(x.double() + offset.double()[:, :, None, None], 4, eps=1e-5)
+    normed = F.silu(normed * gain[:, :, None, None] + bias[:, :, None, None])
+    plain = F.conv2d(normed, weight.double(), None if shift is None else shift.double(), padding=1)
+    g = torch.randn(y.shape, generator=torch.Generator().manual_seed(9)).to(dtype)
+    inputs = [x, gain, bias, offset, weight, *([] if shift is None else [shift])]
+    found, expected = torch.autograd.grad(y, inputs, g), torch.autograd.grad(plain, inputs, g.double())
+    assert relative(y, plain) < 2 * PRECISION[dtype]
+    for one, a, b in zip(inputs, found, expected, strict=True):
+        assert a.dtype == one.dtype
+        assert relative(a, b) < 2 * PRECISION[dtype]
+
+
+def test_of_norm_and_convolution_only_x_is_kept(monkeypatch):
+    monkeypatch.setattr(fused, "compiled", lambda part: part)
+    norm, conv, x, kept = GroupNorm(4, 16), torch.nn.Conv2d(16, 16, 3, padding=1), leaf(2, 16, 32, 32), set[int]()
+    use_fused(norm, True)
+
+    def keep(tensor):
+        if tensor.numel() >= x.numel():
+            kept.add(tensor.data_ptr())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        norm.convolved(conv, x)
+    assert kept == {x.data_ptr()}
+
+
+@pytest.mark.parametrize("way", ["plain", "offset", "scale and shift"])
+def test_the_module_convolves_the_same_either_way(monkeypatch, way):
+    monkeypatch.setattr(fused, "compiled", lambda part: part)
+    norm, conv = GroupNorm(4, 16), torch.nn.Conv2d(16, 6, 3, padding=1)
+    x, a, b = leaf(3, 16, 5, 5), leaf(3, 16, seed=4), leaf(3, 16, seed=5)
+    given = {"plain": {}, "offset": {"offset": a}, "scale and shift": {"scale": a, "shift": b}}[way]
+    inputs = [x, *norm.parameters(), *conv.parameters(), *given.values()]
+    results = []
+    for on in (False, True):
+        use_fused(norm, on)
+        y = norm.convolved(conv, x, **given)
+        results.append((y, *torch.autograd.grad(y.square().sum(), inputs)))
+    for plain, fast in zip(*results, strict=True):
+        assert relative(fast, plain) < 5e-6
+
+
 @pytest.mark.parametrize("way", ["plain", "offset", "scale and shift"])
 @pytest.mark.parametrize("silu", [True, False])
 def test_the_module_is_the_same_either_way(monkeypatch, way, silu):

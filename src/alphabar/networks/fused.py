@@ -70,6 +70,63 @@ class FusedGroupNorm(torch.autograd.Function):
         return gx, *others, None, None, None
 
 
+def norm_convolution(
+    x: Tensor, gain: Tensor, bias: Tensor, groups: int, eps: float, offset: Tensor | None, weight: Tensor, shift: Tensor | None
+) -> Tensor:  # fmt: skip
+    """x (N, C, H, W) -> the 3x3 convolution, weight (O, C, 3, 3) and shift (O,), of silu(norm(x + offset) gain + bias), in the type of x.
+
+    What is convolved is computed again on the way back, and the weights are rounded again, so that only x is kept: half the memory
+    of both one after the other.
+    """
+    n, c = x.shape[:2]
+    offset = x.new_zeros(c) if offset is None else offset
+    rows = [v.float().expand(n, c) for v in (gain, bias, offset)]
+    y: Tensor = NormConvolution.apply(x, *rows, weight, shift, groups, eps)
+    return y
+
+
+class NormConvolution(torch.autograd.Function):
+    """`FusedGroupNorm` with its convolution."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        gain: Tensor,
+        bias: Tensor,
+        offset: Tensor,
+        weight: Tensor,
+        shift: Tensor | None,
+        groups: int,
+        eps: float,
+    ) -> Tensor:
+        """Normalise, then convolve."""
+        factor, constant, *saved = compiled(norm_coefficients)(x, gain, bias, offset, groups, eps)
+        ctx.save_for_backward(x, gain, factor, constant, weight, *saved)
+        ctx.groups, ctx.with_shift = groups, shift is not None
+        rounded = None if shift is None else shift.to(x.dtype)
+        return F.conv2d(compiled(affine)(x, factor, constant, True), weight.to(x.dtype), rounded, padding=1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """The convolution's gradients, then those of the norm."""
+        x, gain, factor, constant, weight, *saved = ctx.saved_tensors
+        g, of_weight, of_shift = torch.ops.aten.convolution_backward(
+            grads[0], compiled(affine)(x, factor, constant, True), weight.to(x.dtype), weight.shape[:1] if ctx.with_shift else None,
+            [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, True, ctx.with_shift],
+        )  # fmt: skip
+        along_x, rest, *others = compiled(norm_gradients)(g, x, gain, factor, constant, *saved, ctx.groups, True)
+        gx = compiled(norm_backward)(g, x, factor, constant, along_x, rest, True)
+        return (
+            gx,
+            *others,
+            of_weight.to(weight.dtype),
+            None if of_shift is None else of_shift.to(weight.dtype),
+            None,
+            None,
+        )
+
+
 def norm_coefficients(
     x: Tensor, gain: Tensor, bias: Tensor, offset: Tensor, groups: int, eps: float
 ) -> tuple[Tensor, ...]:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .fused import MatrixAttention, doubled_convolution, fused_group_norm
+from .fused import MatrixAttention, doubled_convolution, fused_group_norm, norm_convolution
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -57,14 +57,32 @@ class GroupNorm(nn.GroupNorm):
     ) -> Tensor:
         """Normalise."""
         if self.fused and not torch.compiler.is_compiling():
-            gain = self.weight if scale is None else self.weight * (1 + scale.float())
-            bias = self.bias if scale is None else self.bias * (1 + scale.float())
-            bias = bias if shift is None else bias + shift.float()
-            return fused_group_norm(x, gain, bias, self.num_groups, self.eps, offset, silu)
+            return fused_group_norm(x, *self._rows(scale, shift), self.num_groups, self.eps, offset, silu)
         h = super().forward(x if offset is None else x + offset[:, :, None, None])
         h = h if scale is None else h * (1 + scale[:, :, None, None])
         h = h if shift is None else h + shift[:, :, None, None]
         return F.silu(h) if silu else h
+
+    def convolved(
+        self,
+        conv: nn.Conv2d,
+        x: Tensor,
+        offset: Tensor | None = None,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+    ) -> Tensor:
+        """conv(forward(x, silu=True, ...)) for a 3x3 convolution; with `fused`, in training, only x is kept for the way back."""
+        low = torch.is_autocast_enabled(x.device.type)
+        dtype = torch.get_autocast_dtype(x.device.type) if low else conv.weight.dtype
+        if not self.fused or not torch.is_grad_enabled() or x.dtype != dtype or torch.compiler.is_compiling():
+            return conv(self(x, True, offset, scale, shift))
+        return norm_convolution(x, *self._rows(scale, shift), self.num_groups, self.eps, offset, conv.weight, conv.bias)
+
+    def _rows(self, scale: Tensor | None, shift: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Gain and bias, (C,) or (N, C)."""
+        gain = self.weight if scale is None else self.weight * (1 + scale.float())
+        bias = self.bias if scale is None else self.bias * (1 + scale.float())
+        return gain, bias if shift is None else bias + shift.float()
 
 
 class ResidualBlock(nn.Module):
@@ -99,20 +117,22 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor, guide: Tensor | None = None) -> Tensor:
         """One residual block; `guide` (N, M, H, W) is what the modulation follows."""
-        guided = self.modulation1 is not None and guide is not None
-        h = self.norm1(x, silu=not guided)
         if self.modulation1 is not None and guide is not None:
-            h = F.silu(self.modulation1(h, guide))
-        h = self.conv1(h)
+            h = self.conv1(F.silu(self.modulation1(self.norm1(x), guide)))
+        else:
+            h = self.norm1.convolved(self.conv1, x)
         emb = self.time_emb_proj(F.silu(emb))
         if self.scale_shift:
             scale, shift = emb.chunk(2, dim=1)
-            h = self.norm2(h, silu=not guided, scale=scale, shift=shift)
+            told = {"scale": scale, "shift": shift}
         else:
-            h = self.norm2(h, silu=not guided, offset=emb)
+            told = {"offset": emb}
         if self.modulation2 is not None and guide is not None:
-            h = F.silu(self.modulation2(h, guide))
-        h = self.conv2(self.dropout(h))
+            h = self.conv2(self.dropout(F.silu(self.modulation2(self.norm2(h, **told), guide))))
+        elif self.training and self.dropout.p > 0:
+            h = self.conv2(self.dropout(self.norm2(h, silu=True, **told)))
+        else:
+            h = self.norm2.convolved(self.conv2, h, **told)
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 

@@ -189,7 +189,7 @@ class UNet(nn.Module):
         x = self.mid_block(skips[-1], context)
         for up in self.up_blocks:
             x = up(x, context, skips)
-        return from_patches(self.conv_out(self.conv_norm_out(x, silu=True)), self.settings.patch, size)
+        return from_patches(self.conv_norm_out.convolved(self.conv_out, x), self.settings.patch, size)
 
     def _concat_door(self, x: Tensor, cond: Cond) -> Tensor:
         if cond.concat is None:
