@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from .conditions.image import load_input, note_size
@@ -60,7 +59,6 @@ def _read(pipeline: Pipeline, inputs: Sequence[Any], channels: int, notes: list[
     _, *size = _picture_shape(pipeline)
     if isinstance(inputs, str | Path) or len(inputs) == 0:
         raise ConfigurationError(f"give a list of at least one {kind}, got {inputs!r}")
-    inputs = [np.asarray(given.convert("RGBA")) if isinstance(given, Image.Image) else given for given in inputs]
     for given in inputs:
         note_size(given, (size[0], size[1]), [] if notes is None else notes, kind)
     arrays = [load_input(given, (size[0], size[1]), channels, pipeline.background) for given in inputs]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +65,27 @@ def test_grey_pngs_hold_indices_in_8_16_and_1_bit(tmp_path):
     Image.fromarray(bits).save(tmp_path / "1.png")
     assert Image.open(tmp_path / "1.png").mode == "1"
     np.testing.assert_array_equal(reader().indices(tmp_path / "1.png"), bits)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_grey_pngs_of_2_and_4_bits_hold_indices_too(tmp_path, bits):
+    """Which Pillow reads, stretched to 8 bits, but does not write."""
+    values, per_byte = np.arange(16).reshape(4, 4) % 2**bits, 8 // bits
+    rows = values.reshape(4, -1, per_byte) << (bits * np.arange(per_byte)[::-1])
+    scanlines = b"".join(b"\0" + row.sum(1).astype(np.uint8).tobytes() for row in rows)
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, bits, 0, 0, 0, 0))
+    body = chunk(b"IDAT", zlib.compress(scanlines)) + chunk(b"IEND", b"")
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + body)
+    found = MapReader(MapSettings(classes=[str(i) for i in range(16)])).indices(tmp_path / "x.png")
+    np.testing.assert_array_equal(found, values)
+
+
+def test_an_image_of_pillow_is_a_map_too():
+    np.testing.assert_array_equal(reader().indices(Image.fromarray(MAP)), MAP)
 
 
 def test_a_palette_with_a_transparent_index_keeps_it(tmp_path):
@@ -394,6 +417,13 @@ def test_left_and_right_change_places_in_a_mirrored_map():
     assert mirrored[1, 0, :, 0].tolist() == [255, 1, 0, 2]
     assert mirrored[1, 0, :, 1].tolist() == [8, 7, 6, 5]  # edges have no left and right
     assert KINDS["map"].mirrored_indices(MapSettings(classes=NAMES)) is None
+
+
+def test_a_class_that_is_not_there_cannot_be_swapped():
+    values = np.array([[[[0], [3]]]], np.uint8)
+    for settings in (MapSettings(swap=[[1, 99]]), MapSettings(classes=["a", "b", "c", "d"], swap=[[99, 1]])):
+        with pytest.raises(ConfigurationError, match=r"there is no class 99, only 0\.\.3"):
+            KINDS["map"].settle(settings, values)
 
 
 def test_values_from_python_of_unknown_classes_have_none():

@@ -186,6 +186,41 @@ def test_a_map_and_a_picture_and_more_of_a_name_of_ones_own(tmp_path):
     assert_aligned(loaded)
 
 
+def test_a_folder_of_the_same_names_holds_pairs_though_nobody_asked_for_it(tmp_path):
+    """Pictures of it would be trained on as if they were of the kind that is wanted."""
+    parallel(tmp_path, ["a", "b", "sub/c"], maps="png", depth="bmp", poses="png")
+    for set_, told in (({}, ["folder depth", "folder poses"]), ({"pose": {"kind": "image"}}, ["folder depth"])):
+        loaded = load(tmp_path, set_)
+        assert loaded.train.names == ["images/a.png", "images/b.png", "images/sub/c.png"]
+        assert list(loaded.conditions) == ["map", *set_]
+        assert loaded.report.unused == told
+    save(tmp_path / "more" / "d.png", number(4))  # of another name: a picture
+    assert "more/d.png" in load(tmp_path, conditions=[]).train.names
+
+
+def test_names_match_however_their_accents_are_written(tmp_path):
+    save(tmp_path / "images" / "é.png", number(1))
+    save(tmp_path / "maps" / "e\u0301.png", np.full((8, 8), 1, np.uint8))
+    assert load(tmp_path, conditions=["map"]).train.names == ["images/é.png"]
+
+
+def test_folders_of_pairs_go_with_metadata_too(tmp_path):
+    parallel(tmp_path, ["a", "b"], maps="png")
+    rows = [{"file_name": f"images/{name}.png", "text": f"picture {name}", "mood": "good"} for name in "ab"]
+    loaded = load(metadata(tmp_path, "csv", rows))
+    assert loaded.report.conditions == {"text": "column 'text'", "map": "folder maps"}
+    assert loaded.report.unused == ["column 'mood'"]
+    assert_aligned(load(tmp_path, conditions=["map"]))
+
+
+def test_a_column_that_is_not_there_is_named_beside_those_that_are(tmp_path):
+    rows = [{"file_name": "a.png", "caption": "x", "colour": "red"}]
+    save_many(tmp_path, ["a.png"])
+    metadata(tmp_path, "csv", rows)
+    with pytest.raises(ConfigurationError, match=r"no column 'captoin'; there are columns caption, colour"):
+        load(tmp_path, {"text": {"column": "captoin"}}, conditions=["text"])
+
+
 def test_two_pairs_of_one_name_are_ambiguous(tmp_path):
     parallel(tmp_path, ["a", "b", "c"], conditioning="bmp")
     save(tmp_path / "conditioning" / "b.png", number(1))
@@ -347,6 +382,20 @@ def test_arrays_are_resized_with_their_pictures(tmp_path):
     assert loaded.train.values["map"][:, 0, 0, 0].tolist() == list(range(12))
 
 
+@pytest.mark.parametrize("name", ["map", "conditioning_image"])
+def test_an_array_of_another_aspect_is_refused(tmp_path, name):
+    given = arrays() | {name: arrays()[name][:, :4]}
+    with pytest.raises(DataError, match=r"picture #0: .*4x8, itself 8x8: another aspect"):
+        load(npz(tmp_path, **given))
+
+
+def test_an_array_of_another_length_is_told(tmp_path):
+    given = arrays() | {"text": np.array(["a"] * 11)}
+    assert "text (11 values for 12 pictures)" in load(npz(tmp_path, **given)).report.unused
+    with pytest.raises(ConfigurationError, match=r"there are .*text \(11 values for 12 pictures\)"):
+        load(npz(tmp_path, **given), conditions=["text"])
+
+
 def test_a_bad_item_of_an_array_is_named(tmp_path):
     given = arrays()
     given["text"][2] = ""
@@ -400,7 +449,12 @@ def test_what_is_asked_for_is_used_in_its_order_and_the_rest_is_told(everything,
 
 def test_labels_that_are_left_out_are_told(tmp_path):
     loaded = load(npz(tmp_path, **arrays()), conditions=["text"])
-    assert loaded.report.unused == ["map (column 'map')", "image (column 'conditioning_image')", "class (labels)"]
+    assert loaded.report.unused == [
+        "ignored (3 values for 12 pictures)",
+        "map (column 'map')",
+        "image (column 'conditioning_image')",
+        "class (labels)",
+    ]
     assert loaded.train.labels is None
 
 

@@ -94,8 +94,8 @@ class ImageEncoder(Encoder):
         def read(file: PictureFile, size: tuple[int, int]) -> np.ndarray:
             """The pair of a picture, in its size."""
             where = locate(file)
+            check_same_aspect(file, where)
             if isinstance(where, Path):
-                check_same_aspect(file, where)
                 with naming(f"its pair {where.name}"):
                     return read_picture(where, size, channels, background)
             return fit_array(where, size, channels, background)
@@ -313,7 +313,9 @@ def thickened(marks: np.ndarray, reach: int) -> np.ndarray:
 
 
 def picture_size(given: Any) -> tuple[int, int]:
-    """Height and width of a user's picture, a path or an array."""
+    """Height and width of a user's picture, a path, an array or an image of Pillow."""
+    if isinstance(given, Image.Image):
+        return given.height, given.width
     if isinstance(given, np.ndarray):
         height, width = as_picture(given).shape[:2]
         return height, width
@@ -326,13 +328,16 @@ def note_size(given: Any, size: tuple[int, int], notes: list[str], kind: str = "
     """Note that a user's picture, or an input of another kind, is resized, if it is."""
     own = picture_size(given)
     if own != tuple(size):
-        name = "array" if isinstance(given, np.ndarray) else Path(given).name
+        name = Path(given).name if isinstance(given, str | Path) else "array"
         cropped = " and cropped" if own[0] * size[1] != own[1] * size[0] else ""
         notes.append(f"{kind} {name} is {own[0]}x{own[1]}, resized{cropped} to {size[0]}x{size[1]} as in training")
 
 
 def load_input(given: Any, size: tuple[int, int], channels: int, background: str = "white") -> np.ndarray:
-    """A user's picture, a path or (H, W[, C]) uint8, as (height, width, channels). Raises DataError that names the file."""
+    """A user's picture, a path, (H, W[, C]) uint8 or an image of Pillow, as (height, width, channels). Raises DataError that names
+    the file."""
+    if isinstance(given, Image.Image):
+        given = np.asarray(given.convert("RGBA"))  # whatever its mode; what is clear lies over the background
     if isinstance(given, np.ndarray):
         return fit_array(given, size, channels, background)
     with naming(f"picture {given}"):

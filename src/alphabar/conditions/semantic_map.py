@@ -26,6 +26,7 @@ from .settings import KindSettings
 NOTHING = 255
 """The index of a pixel without a class, and of all pixels of a null map: its one-hot vector is zero."""
 CLASS_FILES = ("classes.csv", "classes.json", "classes.txt")
+STRETCHED = {"L;2": 85, "L;4": 17}
 PALETTE_MODES = {"P", "L", "1", "I", "I;16"}
 
 
@@ -131,12 +132,15 @@ class MapEncoder(Encoder):
 
     @classmethod
     def settle(cls, settings: MapSettings, values: np.ndarray) -> MapSettings:
-        """Without a list of classes, there are as many as the largest index tells."""
-        if settings.classes:
-            return settings
+        """Without a list of classes, there are as many as the largest index tells. Raises ConfigurationError for a swap of none of them."""
         used = values[..., 0]
         most = int(np.where(used == NOTHING, 0, used).max(initial=0))
-        names = [str(i) for i in range(most + 1)]
+        names = settings.classes or [str(i) for i in range(most + 1)]
+        strange = sorted({i for pair in settings.swap for i in pair if i >= len(names)})
+        if strange:
+            raise ConfigurationError(f"conditions.map.swap: there is no class {strange[0]}, only 0..{len(names) - 1}")
+        if settings.classes:
+            return settings
         return settings.model_copy(update={"classes": names, "colours": settings.colours[: len(names)]})
 
     @classmethod
@@ -203,19 +207,20 @@ class MapReader:
     def read(self, file: PictureFile, size: tuple[int, int], locate: Any, instances: Any) -> np.ndarray:
         """The map of a picture as (height, width, 1 or 2) uint8: indices, and edges between instances."""
         where = locate(file)
-        if isinstance(where, Path):
-            check_same_aspect(file, where)
+        check_same_aspect(file, where)
         indices = self.indices(where)
         layers = [fit_nearest(indices, size)]
         if instances is not None:
             layers.append(instance_edges(read_instances(instances(file), indices.shape), size))
         return np.stack(layers, axis=-1)
 
-    def indices(self, where: Path | str | np.ndarray) -> np.ndarray:
+    def indices(self, where: Path | str | np.ndarray | Image.Image) -> np.ndarray:
         """The indices (H, W) uint8 of a palette PNG, an index PNG or a picture in the classes' colours; 255 is no class.
 
         Raises UnusableData for an index or a colour that no class has, naming file and value.
         """
+        if isinstance(where, Image.Image):
+            where = np.asarray(where)
         if isinstance(where, np.ndarray):
             raw = where[..., 0] if where.ndim == 3 and where.shape[-1] == 1 else where
             if raw.ndim != 2 or raw.dtype.kind not in "iub":
@@ -234,13 +239,14 @@ class MapReader:
 
     def _pixels(self, path: Path) -> np.ndarray:
         with naming(f"map {path.name}"), opened(path) as image:
+            stretch = stretch_of(image)
             ImageOps.exif_transpose(image, in_place=True)
             if image.mode == "P" and self.by_colour:
                 return self._by_palette(np.asarray(image), image, path)
             if image.mode in PALETTE_MODES:
                 if image.format == "JPEG":
                     raise UnusableData(f"map {path.name}: JPEG changes the values of a map; save it as PNG")
-                return np.asarray(image).astype(np.int64)
+                return np.asarray(image).astype(np.int64) // stretch
             rgb = np.asarray(image.convert("RGB")).astype(np.int64)
         if not self.by_colour:
             raise UnusableData(
@@ -282,6 +288,13 @@ def _name(where: Any) -> str:
 
 def _by(size: Sequence[int]) -> str:
     return f"{size[0]}x{size[1]}"
+
+
+def stretch_of(image: Image.Image) -> int:
+    """By what Pillow multiplies the values of a picture of 2 or 4 bits of grey, not decoded yet, so that they fill 8 bits."""
+    tiles = getattr(image, "tile", None)  # how the file's values are unpacked
+    how = tiles[0][3] if tiles else ""
+    return STRETCHED.get(str(how[0] if isinstance(how, tuple) else how), 1)
 
 
 def fit_nearest(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -45,12 +45,34 @@ def find_offers(settings: DataSettings, set_: Conditions, catalogue: Catalogue, 
         elif offer is not None:
             report.unused.append(f"{name} ({told})")
         elif name in needed:
-            raise ConfigurationError(f"--cond {name}: the data has no such values; it needs {kind.needs}")
+            raise ConfigurationError(
+                f"--cond {name}: the data has no such values{missing(chosen, catalogue, report)}; it needs {kind.needs}"
+            )
     for name, kind in KINDS.items():
         if name not in tried and name not in set_ and name != "class":
             offer = kind.offer(name, kind.Settings(), catalogue)
             report.unused += [f"{name} ({describe_offer(offer, catalogue)[1]})"] if offer else []
+    report.unused += unused_columns(settings, set_, catalogue, report)
     return offers
+
+
+def unused_columns(settings: DataSettings, set_: Conditions, catalogue: Catalogue, report: DataReport) -> list[str]:
+    """The columns that no condition and no setting names."""
+    told = " ".join([*report.conditions.values(), *report.unused])
+    named = {
+        value
+        for values in (settings.model_dump(), *set_.values())
+        for value in values.values()
+        if isinstance(value, str)
+    }
+    return [f"column {name!r}" for name in sorted(catalogue.columns() - named) if f"column {name!r}" not in told]
+
+
+def missing(chosen: Any, catalogue: Catalogue, report: DataReport) -> str:
+    """Which column was looked for and which there are, and what else is at hand, in brackets."""
+    column, there = getattr(chosen, "column", None), sorted(catalogue.columns())
+    found = ([f"columns {', '.join(there)}"] if there else []) + report.unused
+    return f" (no column {column!r}; there are {'; '.join(found)})" if column and found else ""
 
 
 def describe_offer(offer: Offer | None, catalogue: Catalogue) -> tuple[float, str]:

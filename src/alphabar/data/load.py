@@ -24,6 +24,7 @@ from .conditioned import find_offers, never_mirrored, pair_folders, settle, stac
 from .decode import Header, background_colour, fit, read_header, read_picture
 from .found import DataReport, LoadedData, Source
 from .near_duplicates import near_duplicates
+from .pairs import parallel_folders
 from .pictures import PictureSet, Rows
 from .settings import DataSettings
 from .sources import Catalogue, PictureFile, list_pictures, read_array, read_metadata
@@ -136,8 +137,13 @@ def _from_array(
     if settings.size is not None and settings.size != [height, width]:
         pictures = np.stack([_resized(picture, (settings.size[0], settings.size[1])) for picture in pictures])
     names = [f"#{i}" for i in range(len(pictures))]
-    items = [PictureFile(Path(), name, {key: a[i] for key, a in others.items()}) for i, name in enumerate(names)]
-    offers = find_offers(settings, set_, Catalogue(None, items, bool(others)), report)
+    fit_in = {key: a for key, a in others.items() if len(a) == len(pictures)}
+    items = [
+        PictureFile(Path(), name, {key: a[i] for key, a in fit_in.items()}, (height, width))
+        for i, name in enumerate(names)
+    ]
+    report.unused += [f"{key} ({len(others[key])} values for {len(items)} pictures)" for key in others.keys() - fit_in]
+    offers = find_offers(settings, set_, Catalogue(None, items, bool(fit_in)), report)
     size = (pictures.shape[1], pictures.shape[2])
     values = {
         name: stack_values([_read_named(offer, item, size, settings.source) for item in items])
@@ -162,9 +168,11 @@ def _resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _from_folder(
     settings: DataSettings, set_: Conditions, report: DataReport, folder: Path, cache: Path | None, progress: Progress
 ) -> Source:
-    found, report.other_files = list_pictures(folder, pair_folders(set_, folder))
+    pairs, parallel = pair_folders(set_, folder), parallel_folders(folder)
+    found, report.other_files = list_pictures(folder, [*pairs, *parallel])
     catalogue = Catalogue(folder, found, read_metadata(folder) is not None)
     offers = find_offers(settings, set_, catalogue, report)
+    report.unused += [f"folder {path.name}" for path in parallel if path not in pairs]
     headers: list[tuple[PictureFile, Header]] = []
     for i, picture in enumerate(found):
         progress("reading headers", i + 1, len(found))

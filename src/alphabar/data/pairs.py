@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path, PurePosixPath
@@ -11,7 +12,7 @@ import numpy as np
 
 from ..errors import ConfigurationError, DataError, UnusableData
 from .decode import EXTENSIONS, read_header
-from .sources import PICTURES_FOLDER, Catalogue, PictureFile, _names_below, leads_out
+from .sources import HIDDEN, PICTURES_FOLDER, Catalogue, PictureFile, _names_below, leads_out
 
 SUFFIX = "_file_name"
 Locate = Callable[[PictureFile], Path | np.ndarray]
@@ -32,11 +33,24 @@ def find_pairs(
     named = next((name for name in (column, stem) if name in catalogue.columns()), None)
     if named is not None:
         return f"column {named!r}", lambda file: _of_row(file, named, catalogue.folder)
-    if catalogue.folder is not None and not catalogue.rows:
+    if catalogue.folder is not None:
         for name in usual:
             if (catalogue.folder / name).is_dir() and (catalogue.folder / PICTURES_FOLDER).is_dir():
                 return _in_folder(catalogue, catalogue.folder / name)
     return None
+
+
+def parallel_folders(folder: Path) -> list[Path]:
+    """The folders beside "images" in which every picture has the name of one in "images": they hold pairs, of whatever kind."""
+    if not (folder / PICTURES_FOLDER).is_dir():
+        return []
+    own = _stems(folder / PICTURES_FOLDER)
+    others = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name != PICTURES_FOLDER]
+    return [path for path in others if not path.name.startswith(HIDDEN) and (stems := _stems(path)) and stems <= own]
+
+
+def _stems(folder: Path) -> set[str]:
+    return {_stem(name) for name in _names_below(folder) if PurePosixPath(name).suffix.lower() in EXTENSIONS}
 
 
 def pair_folder(data: Path | None, folder: str) -> Path:
@@ -73,7 +87,8 @@ def _in_folder(catalogue: Catalogue, folder: Path) -> tuple[str, Locate]:
 
 
 def _stem(name: str) -> str:
-    return str(PurePosixPath(name).with_suffix(""))
+    composed = unicodedata.normalize("NFC", name)  # macOS takes letters apart from their accents
+    return str(PurePosixPath(composed).with_suffix(""))
 
 
 def _of_row(file: PictureFile, column: str, folder: Path | None) -> Path | np.ndarray:
@@ -108,13 +123,22 @@ def has_pair(locate: Locate) -> Callable[[PictureFile], bool]:
     return present
 
 
-def check_same_aspect(file: PictureFile, path: Path) -> None:
+def check_same_aspect(file: PictureFile, pair: Path | np.ndarray) -> None:
     """Raise DataError if a pair has another aspect than its picture (a pixel of rounding is allowed): they would not lie over each other."""
-    own, other = read_header(file.path), read_header(path)
-    if aspects_differ((own.height, own.width), (other.height, other.width)):
-        raise DataError(
-            f"its pair {path.name} is {other.height}x{other.width}, itself {own.height}x{own.width}: another aspect"
-        )
+    if isinstance(pair, np.ndarray):
+        channels_first = pair.ndim == 3 and pair.shape[-1] > 4 >= pair.shape[0]
+        own, other = file.size, pair.shape[1:3] if channels_first else pair.shape[:2]
+    else:
+        (own, other), pair_name = (header_size(path) for path in (file.path, pair)), pair.name
+    if own is not None and len(other) == 2 and aspects_differ(own, other):
+        name = "" if isinstance(pair, np.ndarray) else f" {pair_name}"
+        raise DataError(f"its pair{name} is {other[0]}x{other[1]}, itself {own[0]}x{own[1]}: another aspect")
+
+
+def header_size(path: Path) -> tuple[int, int]:
+    """Height and width of a picture file."""
+    header = read_header(path)
+    return header.height, header.width
 
 
 def aspects_differ(a: Sequence[int], b: Sequence[int]) -> bool:

@@ -25,11 +25,12 @@ UNCLEAR_LOW = -0.1  # floats from just below 0 are neither: stretched from [-1, 
 
 @dataclass(frozen=True)
 class PictureFile:
-    """One picture of a folder: its name relative to the folder, and its row of the metadata."""
+    """One picture of a folder: its name relative to the folder, and its row of the metadata; of an array, its height and width."""
 
     path: Path
     name: str
     row: dict[str, Any] = field(default_factory=dict)
+    size: tuple[int, int] | None = None
 
     @property
     def folder(self) -> str | None:
@@ -162,7 +163,7 @@ def leads_out(name: str) -> bool:
 
 
 def read_array(path: Path) -> tuple[np.ndarray, np.ndarray | None, dict[str, np.ndarray]]:
-    """Pictures (N, H, W, C) uint8, labels (N,) or None, and other arrays of N items by name, from a .npy or .npz file.
+    """Pictures (N, H, W, C) uint8, labels (N,) or None, and other arrays by name, from a .npy or .npz file.
 
     In an .npz the pictures are `images`, `x` or the only array of three dimensions or more, the labels `labels` or `y`.
     (N, H, W) is grey; (N, C, H, W) is recognised by its small second dimension. uint8 as it is, uint16 / 257, floats of
@@ -176,11 +177,7 @@ def read_array(path: Path) -> tuple[np.ndarray, np.ndarray | None, dict[str, np.
         raise DataError(
             f"{path}: {len(pictures)} pictures but labels of shape {labels.shape}; expected ({len(pictures)},)"
         )
-    others = {
-        name: array
-        for name, array in arrays.items()
-        if name not in (key, "labels", "y") and array.ndim and len(array) == len(pictures)
-    }
+    others = {name: array for name, array in arrays.items() if name not in (key, "labels", "y") and array.ndim}
     return to_uint8_values(pictures, str(path)), labels, others
 
 

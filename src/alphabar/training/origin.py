@@ -29,8 +29,12 @@ def take_weights(denoiser: Denoiser, origin: Checkpoint) -> list[str]:
     network = [name for name in missing if not name.startswith("encoders.")]
     network += [name for name in found if name.startswith("network.") and name not in wanted]
     if network:
+        theirs, ours = (
+            ", ".join(names) or "none" for names in (origin.config.conditions, dict(denoiser.encoders.items()))
+        )
         raise CheckpointError(
-            f"{origin.path} does not fit this network, for example {network[0]}: give the same conditions (--cond) and leave network settings out"
+            f"{origin.path} does not fit this network, for example {network[0]} (its conditions: {theirs}; here: {ours}): "
+            "give the same conditions (--cond) and leave network settings out"
         )
     fresh = sorted({encoder_of(name) for name in missing} | other_classes(denoiser, origin))
     denoiser.load_state_dict(wanted | {name: t for name, t in fits.items() if encoder_of(name) not in fresh})
