@@ -114,7 +114,12 @@ def time(out: Path, names: Annotated[list[str] | None, typer.Argument()] = None,
 
 
 @app.command()
-def time_peers(out: Path, names: Annotated[list[str] | None, typer.Argument()] = None, rounds: int = 7) -> None:
+def time_peers(
+    out: Path,
+    names: Annotated[list[str] | None, typer.Argument()] = None,
+    rounds: int = 7,
+    tuned: Annotated[str, typer.Option(help="Names of TUNED by ';', or all.")] = "all",
+) -> None:
     """Seconds of a training step of diffusers' own loop: of "peer" as it comes, of the others the best of TUNED; into OUT/seconds.json.
 
     They are told at the pace at which "v" takes the seconds that stand there, so that all are of one machine.
@@ -125,8 +130,8 @@ def time_peers(out: Path, names: Annotated[list[str] | None, typer.Argument()] =
         same.setdefault((network, train.get("batch_size", 128), name == "peer"), []).append(name)
     steps = {"v": our_step("v")}
     for (network, batch, as_it_comes), alike in same.items():
-        for way, options in {"as it comes": {}}.items() if as_it_comes else TUNED.items():
-            steps[f"{alike[0]}: {way}"] = theirs(network, batch, **options)
+        ways = ["as it comes"] if as_it_comes else list(TUNED) if tuned == "all" else tuned.split(";")
+        steps |= {f"{alike[0]}: {way}": theirs(network, batch, **TUNED.get(way, {})) for way in ways}
     found = {name: statistics.median(taken) for name, taken in in_turns(steps, rounds).items()}
     for name, taken in found.items():
         print(f"{name:90} {taken:.3f} s")
