@@ -432,7 +432,7 @@ BAD_NETWORKS = {
     "latents": ({"in_channels": 8, "out_channels": 8}, "in_channels is 8, but pictures have 1 to 4"),
     "out channels": ({"out_channels": 4}, "out_channels is 4, but must be in_channels = 3, or twice that"),
     "groups": ({"norm_num_groups": 3}, "groups = 3 must divide"),
-    "heads": ({"attention_head_dim": 5}, "head_channels = 5 must divide"),
+    "heads": ({"attention_head_dim": 5}, "head_channels = 5 must divide the channels"),
     "too small": ({"sample_size": 1}, "too small"),
     "layers": ({"layers_per_block": "two"}, "blocks: input should be a valid integer"),
     "size": ({"sample_size": "big"}, "makes no sense"),

@@ -17,6 +17,7 @@ BASE = {"channels": [16, 32, 32], "blocks": 2, "attention": [False, True, False]
 CASES = {
     "ddpm": {},
     "wide-heads": {"head_channels": 8, "blocks": 1},
+    "heads-wider-than-a-level-without-attention": {"head_channels": 32, "blocks": 1},
     "scale-shift": {"time_mode": "scale_shift"},
     "padding-after": {"down_padding": "after", "norm_eps": 1e-6},
     "cosine-first": {"sine_first": False, "frequency_shift": 0},

@@ -64,9 +64,11 @@ class UNetSettings(Settings):
                 raise ConfigurationError(
                     f"network.groups = {self.groups} must divide every channel count, but {c} in network.channels is not a multiple"
                 )
+        attending = [c for c, attends in zip(self.channels, self.attention, strict=True) if attends]
+        for c in [*attending, self.channels[-1]]:  # the middle attends to itself or to tokens
             if self.head_channels and c % self.head_channels:
                 raise ConfigurationError(
-                    f"network.head_channels = {self.head_channels} must divide every channel count, got {c}"
+                    f"network.head_channels = {self.head_channels} must divide the channels wherever there is attention and of the middle, got {c}"
                 )
         return self
 
