@@ -82,10 +82,17 @@ def test_grey_pngs_of_2_and_4_bits_hold_indices_too(tmp_path, bits):
     (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + body)
     found = MapReader(MapSettings(classes=[str(i) for i in range(16)])).indices(tmp_path / "x.png")
     np.testing.assert_array_equal(found, values)
+    with Image.open(tmp_path / "x.png") as image:
+        np.testing.assert_array_equal(
+            MapReader(MapSettings(classes=[str(i) for i in range(16)])).indices(image), values
+        )
 
 
-def test_an_image_of_pillow_is_a_map_too():
+def test_an_image_of_pillow_is_a_map_too(tmp_path):
     np.testing.assert_array_equal(reader().indices(Image.fromarray(MAP)), MAP)
+    with Image.open(save_palette(tmp_path / "a.png", MAP, COLOURS)) as image:
+        np.testing.assert_array_equal(reader().indices(image), MAP)
+        np.testing.assert_array_equal(read_instances(image, MAP.shape), MAP)
 
 
 def test_a_palette_with_a_transparent_index_keeps_it(tmp_path):

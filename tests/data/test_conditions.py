@@ -189,13 +189,27 @@ def test_a_map_and_a_picture_and_more_of_a_name_of_ones_own(tmp_path):
 def test_a_folder_of_the_same_names_holds_pairs_though_nobody_asked_for_it(tmp_path):
     """Pictures of it would be trained on as if they were of the kind that is wanted."""
     parallel(tmp_path, ["a", "b", "sub/c"], maps="png", depth="bmp", poses="png")
-    for set_, told in (({}, ["folder depth", "folder poses"]), ({"pose": {"kind": "image"}}, ["folder depth"])):
+    for set_, told in (({}, ["depth", "poses"]), ({"pose": {"kind": "image"}}, ["depth"])):
         loaded = load(tmp_path, set_)
         assert loaded.train.names == ["images/a.png", "images/b.png", "images/sub/c.png"]
         assert list(loaded.conditions) == ["map", *set_]
-        assert loaded.report.unused == told
+        assert loaded.report.unused == [f"folder {name} (names as in images)" for name in told]
     save(tmp_path / "more" / "d.png", number(4))  # of another name: a picture
     assert "more/d.png" in load(tmp_path, conditions=[]).train.names
+
+
+def test_folders_that_are_classes_hold_pictures_though_their_names_are_alike(tmp_path):
+    parallel(tmp_path, ["1", "2"], sketches="png")
+    loaded = load(tmp_path, class_from="folder")
+    assert loaded.report.classes == {"images": 2, "sketches": 2}
+    parallel(tmp_path / "pairs", ["cat/1", "dog/2"], depth="png")
+    assert load(tmp_path / "pairs", class_from="folder").report.classes == {"cat": 1, "dog": 1}
+
+
+def test_a_link_to_the_pictures_is_no_folder_of_pairs(tmp_path):
+    parallel(tmp_path, ["a", "b"])
+    (tmp_path / "train").symlink_to(tmp_path / "images")
+    assert len(load(tmp_path).train) == 2
 
 
 def test_names_match_however_their_accents_are_written(tmp_path):

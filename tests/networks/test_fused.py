@@ -90,6 +90,18 @@ def test_a_convolution_of_the_norm_is_both_one_after_the_other(kernels, dtype, w
         assert relative(a, b) < 2 * PRECISION[dtype]
 
 
+def test_a_second_derivative_is_refused_and_not_wrong(monkeypatch):
+    monkeypatch.setattr(fused, "compiled", lambda part: part)
+    x, ones, zeros, weight = leaf(2, 8, 4, 4), torch.ones(8), torch.zeros(8), leaf(8, 8, 3, 3, seed=1)
+    for y in (
+        fused.fused_group_norm(x, ones, zeros, 2, 1e-5),
+        fused.norm_convolution(x, ones, zeros, 2, 1e-5, None, weight, None),
+    ):
+        (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        with pytest.raises(RuntimeError):
+            torch.autograd.grad(gradient.square().sum(), x)
+
+
 def test_of_norm_and_convolution_only_x_is_kept(monkeypatch):
     monkeypatch.setattr(fused, "compiled", lambda part: part)
     norm, conv, x, kept = GroupNorm(4, 16), torch.nn.Conv2d(16, 16, 3, padding=1), leaf(2, 16, 32, 32), set[int]()

@@ -12,11 +12,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageOps
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..data.decode import fit, naming, read_header, read_picture, to_channels
+from ..data.decode import fit, naming, read_header, read_picture, to_8_bit, to_channels
 from ..data.pairs import check_same_aspect, find_pairs, has_pair
 from ..data.pictures import to_signed, to_uint8
 from ..data.sources import Catalogue, PictureFile
@@ -315,7 +315,8 @@ def thickened(marks: np.ndarray, reach: int) -> np.ndarray:
 def picture_size(given: Any) -> tuple[int, int]:
     """Height and width of a user's picture, a path, an array or an image of Pillow."""
     if isinstance(given, Image.Image):
-        return given.height, given.width
+        turned = ImageOps.exif_transpose(given)
+        return turned.height, turned.width
     if isinstance(given, np.ndarray):
         height, width = as_picture(given).shape[:2]
         return height, width
@@ -337,7 +338,7 @@ def load_input(given: Any, size: tuple[int, int], channels: int, background: str
     """A user's picture, a path, (H, W[, C]) uint8 or an image of Pillow, as (height, width, channels). Raises DataError that names
     the file."""
     if isinstance(given, Image.Image):
-        given = np.asarray(given.convert("RGBA"))  # whatever its mode; what is clear lies over the background
+        return fit(to_channels(to_8_bit(ImageOps.exif_transpose(given)), channels, background), size)
     if isinstance(given, np.ndarray):
         return fit_array(given, size, channels, background)
     with naming(f"picture {given}"):

@@ -133,9 +133,11 @@ class MapEncoder(Encoder):
     @classmethod
     def settle(cls, settings: MapSettings, values: np.ndarray) -> MapSettings:
         """Without a list of classes, there are as many as the largest index tells. Raises ConfigurationError for a swap of none of them."""
-        used = values[..., 0]
-        most = int(np.where(used == NOTHING, 0, used).max(initial=0))
-        names = settings.classes or [str(i) for i in range(most + 1)]
+        names = settings.classes
+        if not names:
+            used = values[..., 0]
+            most = int(np.where(used == NOTHING, 0, used).max(initial=0))
+            names = [str(i) for i in range(most + 1)]
         strange = sorted({i for pair in settings.swap for i in pair if i >= len(names)})
         if strange:
             raise ConfigurationError(f"conditions.map.swap: there is no class {strange[0]}, only 0..{len(names) - 1}")
@@ -220,8 +222,9 @@ class MapReader:
         Raises UnusableData for an index or a colour that no class has, naming file and value.
         """
         if isinstance(where, Image.Image):
-            where = np.asarray(where)
-        if isinstance(where, np.ndarray):
+            stretch = stretch_of(where)
+            raw = self._values(ImageOps.exif_transpose(where), Path("image"), stretch)
+        elif isinstance(where, np.ndarray):
             raw = where[..., 0] if where.ndim == 3 and where.shape[-1] == 1 else where
             if raw.ndim != 2 or raw.dtype.kind not in "iub":
                 raise DataError(f"a map must be whole numbers (H, W), got {raw.dtype} {raw.shape}")
@@ -241,13 +244,16 @@ class MapReader:
         with naming(f"map {path.name}"), opened(path) as image:
             stretch = stretch_of(image)
             ImageOps.exif_transpose(image, in_place=True)
-            if image.mode == "P" and self.by_colour:
-                return self._by_palette(np.asarray(image), image, path)
-            if image.mode in PALETTE_MODES:
-                if image.format == "JPEG":
-                    raise UnusableData(f"map {path.name}: JPEG changes the values of a map; save it as PNG")
-                return np.asarray(image).astype(np.int64) // stretch
-            rgb = np.asarray(image.convert("RGB")).astype(np.int64)
+            return self._values(image, path, stretch)
+
+    def _values(self, image: Image.Image, path: Path, stretch: int = 1) -> np.ndarray:
+        if image.mode == "P" and self.by_colour:
+            return self._by_palette(np.asarray(image), image, path)
+        if image.mode in PALETTE_MODES:
+            if image.format == "JPEG":
+                raise UnusableData(f"map {path.name}: JPEG changes the values of a map; save it as PNG")
+            return np.asarray(image).astype(np.int64) // stretch
+        rgb = np.asarray(image.convert("RGB")).astype(np.int64)
         if not self.by_colour:
             raise UnusableData(
                 f"map {path.name}: a colour picture, but the colours of the classes are not known; save it as a palette PNG, or give {CLASS_FILES[0]} with index,name,colour"
@@ -305,14 +311,15 @@ def fit_nearest(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(ImageOps.fit(image, (size[1], size[0]), Image.Resampling.NEAREST)).astype(array.dtype)
 
 
-def read_instances(where: Path | str | np.ndarray, map_size: Sequence[int]) -> np.ndarray:
+def read_instances(where: Path | str | np.ndarray | Image.Image, map_size: Sequence[int]) -> np.ndarray:
     """The number of the object at each pixel (H, W) int64. Raises DataError, naming the file, where it cannot lie over its map."""
     if isinstance(where, np.ndarray):
         numbers = where.astype(np.int64)
+    elif isinstance(where, Image.Image):
+        numbers = _numbers(ImageOps.exif_transpose(where))
     else:
         with naming(f"instance map {_name(where)}"), opened(Path(where)) as image:
-            ImageOps.exif_transpose(image, in_place=True)
-            numbers = np.asarray(image if image.mode in PALETTE_MODES else image.convert("RGB")).astype(np.int64)
+            numbers = _numbers(ImageOps.exif_transpose(image))
     if numbers.ndim == 3:
         numbers = numbers @ np.array([65536, 256, 1])[: numbers.shape[-1]]
     if aspects_differ(numbers.shape, map_size):
@@ -320,6 +327,10 @@ def read_instances(where: Path | str | np.ndarray, map_size: Sequence[int]) -> n
             f"instance map {_name(where)} is {_by(numbers.shape)}, its map {_by(map_size)}: another aspect; give one that lies over the map"
         )
     return numbers
+
+
+def _numbers(image: Image.Image) -> np.ndarray:
+    return np.asarray(image if image.mode in PALETTE_MODES else image.convert("RGB")).astype(np.int64)
 
 
 def instance_edges(numbers: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -12,9 +12,10 @@ import numpy as np
 from ..conditions.base import Offer
 from ..conditions.kinds import KINDS, Conditions, kind_of, read_settings
 from ..errors import ConfigurationError
+from .pairs import parallel_folders
 from .pictures import PictureSet
 from .settings import DataSettings
-from .sources import PICTURES_FOLDER, Catalogue
+from .sources import METADATA_NAMES, PICTURES_FOLDER, Catalogue
 
 if TYPE_CHECKING:
     from .found import DataReport
@@ -65,7 +66,8 @@ def unused_columns(settings: DataSettings, set_: Conditions, catalogue: Catalogu
         for value in values.values()
         if isinstance(value, str)
     }
-    return [f"column {name!r}" for name in sorted(catalogue.columns() - named) if f"column {name!r}" not in told]
+    columns = sorted(name for name in catalogue.columns() - named if name)  # a table's numbers often have no name
+    return [f"column {name!r}" for name in columns if f"column {name!r}" not in told]
 
 
 def missing(chosen: Any, catalogue: Catalogue, report: DataReport) -> str:
@@ -135,8 +137,16 @@ def words_pattern(words: list[str]) -> re.Pattern[str]:
     return re.compile("|".join(rf"(?<![a-z]){word}(?![a-z])" if word.isascii() else word for word in folded))
 
 
-def pair_folders(set_: Conditions, folder: Path) -> list[Path]:
-    """Folders whose pictures are pairs of others: those that are set, and those of usual names beside "images"."""
+def pair_folders(set_: Conditions, folder: Path, class_from: str) -> list[Path]:
+    """Folders whose pictures are pairs of others: those that are declared, and without metadata those that hold the same names."""
+    declared = declared_folders(set_, folder)
+    if any((folder / name).is_file() for name in METADATA_NAMES):
+        return declared  # which list the pictures
+    return declared + [path for path in parallel_folders(folder, class_from == "folder") if path not in declared]
+
+
+def declared_folders(set_: Conditions, folder: Path) -> list[Path]:
+    """Folders of pairs that are set, and those of usual names beside "images"."""
     usual = KINDS if (folder / PICTURES_FOLDER).is_dir() else {}
     chosen = {name: set_.get(name, {}) for name in {**usual, **set_}}
     names = [f for name, v in chosen.items() for f in kind_of(name, v).folders(name, read_settings(name, v))]

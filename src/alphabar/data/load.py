@@ -20,14 +20,21 @@ from ..conditions.base import Offer
 from ..conditions.kinds import Conditions
 from ..errors import ConfigurationError, DataError, StorageError, UnusableData, nearest
 from .builtin_sets import BUILTIN_SETS
-from .conditioned import find_offers, never_mirrored, pair_folders, settle, stack_values, swapped_indices
+from .conditioned import (
+    declared_folders,
+    find_offers,
+    never_mirrored,
+    pair_folders,
+    settle,
+    stack_values,
+    swapped_indices,
+)
 from .decode import Header, background_colour, fit, read_header, read_picture
 from .found import DataReport, LoadedData, Source
 from .near_duplicates import near_duplicates
-from .pairs import parallel_folders
 from .pictures import PictureSet, Rows
 from .settings import DataSettings
-from .sources import Catalogue, PictureFile, list_pictures, read_array, read_metadata
+from .sources import PICTURES_FOLDER, Catalogue, PictureFile, items_of, list_pictures, read_array, read_metadata
 from .split import choose_held_out, read_labels, resolve_class_from, say_unused_classes
 
 LARGEST_OWN_SIZE = 64
@@ -136,19 +143,16 @@ def _from_array(
         )
     if settings.size is not None and settings.size != [height, width]:
         pictures = np.stack([_resized(picture, (settings.size[0], settings.size[1])) for picture in pictures])
-    names = [f"#{i}" for i in range(len(pictures))]
-    fit_in = {key: a for key, a in others.items() if len(a) == len(pictures)}
-    items = [
-        PictureFile(Path(), name, {key: a[i] for key, a in fit_in.items()}, (height, width))
-        for i, name in enumerate(names)
-    ]
-    report.unused += [f"{key} ({len(others[key])} values for {len(items)} pictures)" for key in others.keys() - fit_in]
-    offers = find_offers(settings, set_, Catalogue(None, items, bool(fit_in)), report)
+    items = items_of(others, len(pictures), (height, width))
+    apart = [f"{key} ({len(a)} values for {len(items)} pictures)" for key, a in others.items() if len(a) != len(items)]
+    report.unused += apart
+    offers = find_offers(settings, set_, Catalogue(None, items, len(others) > len(apart)), report)
     size = (pictures.shape[1], pictures.shape[2])
     values = {
         name: stack_values([_read_named(offer, item, size, settings.source) for item in items])
         for name, offer in offers.items()
     }
+    names = [item.name for item in items]
     return Source(pictures, names, labels, classes, values=values, conditions=settle(set_, settings, offers, values))
 
 
@@ -168,11 +172,11 @@ def _resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _from_folder(
     settings: DataSettings, set_: Conditions, report: DataReport, folder: Path, cache: Path | None, progress: Progress
 ) -> Source:
-    pairs, parallel = pair_folders(set_, folder), parallel_folders(folder)
-    found, report.other_files = list_pictures(folder, [*pairs, *parallel])
+    pairs, declared = pair_folders(set_, folder, settings.class_from), declared_folders(set_, folder)
+    found, report.other_files = list_pictures(folder, pairs)
     catalogue = Catalogue(folder, found, read_metadata(folder) is not None)
     offers = find_offers(settings, set_, catalogue, report)
-    report.unused += [f"folder {path.name}" for path in parallel if path not in pairs]
+    report.unused += [f"folder {path.name} (names as in {PICTURES_FOLDER})" for path in pairs if path not in declared]
     headers: list[tuple[PictureFile, Header]] = []
     for i, picture in enumerate(found):
         progress("reading headers", i + 1, len(found))

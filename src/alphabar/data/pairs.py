@@ -40,13 +40,19 @@ def find_pairs(
     return None
 
 
-def parallel_folders(folder: Path) -> list[Path]:
-    """The folders beside "images" in which every picture has the name of one in "images": they hold pairs, of whatever kind."""
-    if not (folder / PICTURES_FOLDER).is_dir():
+def parallel_folders(folder: Path, by_class: bool = False) -> list[Path]:
+    """The folders beside "images" in which every picture has the name of one in "images": they hold pairs, of whatever kind.
+
+    by_class: folders are classes, so that "images" is one too if there are pictures right in it, and nothing holds pairs.
+    """
+    pictures = folder / PICTURES_FOLDER
+    own = _stems(pictures) if pictures.is_dir() else set()
+    if by_class and any("/" not in stem for stem in own):
         return []
-    own = _stems(folder / PICTURES_FOLDER)
-    others = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name != PICTURES_FOLDER]
-    return [path for path in others if not path.name.startswith(HIDDEN) and (stems := _stems(path)) and stems <= own]
+    real = pictures.resolve()
+    others = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(HIDDEN)]
+    apart = [path for path in others if path.resolve() not in (real, *real.parents)]
+    return [path for path in apart if own and (stems := _stems(path)) and stems <= own]
 
 
 def _stems(folder: Path) -> set[str]:

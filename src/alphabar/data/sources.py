@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -179,6 +179,12 @@ def read_array(path: Path) -> tuple[np.ndarray, np.ndarray | None, dict[str, np.
         )
     others = {name: array for name, array in arrays.items() if name not in (key, "labels", "y") and array.ndim}
     return to_uint8_values(pictures, str(path)), labels, others
+
+
+def items_of(arrays: Mapping[str, np.ndarray], n: int, size: tuple[int, int] | None = None) -> list[PictureFile]:
+    """The n pictures of an array file, of this height and width, with their items of the arrays that hold n."""
+    fitting = {key: array for key, array in arrays.items() if len(array) == n}
+    return [PictureFile(Path(), f"#{i}", {key: a[i] for key, a in fitting.items()}, size) for i in range(n)]
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -19,7 +19,7 @@ from ..data.conditioned import pair_folders, with_background
 from ..data.load import Progress, load_data
 from ..data.pictures import PictureSet
 from ..data.settings import DataSettings
-from ..data.sources import Catalogue, PictureFile, list_pictures, read_array, read_metadata
+from ..data.sources import Catalogue, items_of, list_pictures, read_array, read_metadata
 from ..denoiser import Denoiser
 from ..errors import ConfigurationError, DataError, nearest, unknown
 from ..randomness import permutation
@@ -153,14 +153,12 @@ def look_into(settings: DataSettings, conditions: Conditions) -> tuple[Catalogue
     """What is known of a source's pictures before they are decoded, and whether it has labels of its own."""
     path = Path(settings.source).expanduser()
     if path.is_dir() and settings.source not in BUILTIN_SETS:
-        files, _ = list_pictures(path, pair_folders(conditions, path))
+        files, _ = list_pictures(path, pair_folders(conditions, path, settings.class_from))
         return Catalogue(path, files, read_metadata(path) is not None), False
     if path.is_file() and settings.source not in BUILTIN_SETS:
         pictures, labels, others = read_array(path)
-        rows = [{key: values[i] for key, values in others.items()} for i in range(len(pictures))]
-        return Catalogue(
-            None, [PictureFile(Path(), f"#{i}", row) for i, row in enumerate(rows)], bool(others)
-        ), labels is not None
+        items = items_of(others, len(pictures))
+        return Catalogue(None, items, any(item.row for item in items[:1])), labels is not None
     return Catalogue(None, []), settings.source in BUILTIN_SETS
 
 

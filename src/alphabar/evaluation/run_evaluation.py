@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from .. import __version__
+from ..data.conditioned import pair_folders
 from ..data.decode import read_header
 from ..data.load import Progress, load_data
 from ..data.pictures import PictureSet
@@ -267,7 +268,7 @@ def own_size(path: Path) -> list[int] | None:
     if not path.is_dir():
         return None
     sizes = set()
-    for file in list_pictures(path)[0]:
+    for file in list_pictures(path, pair_folders({}, path, "none"))[0]:
         with contextlib.suppress(DataError):  # reading them reports it
             header = read_header(file.path)
             sizes.add((header.height, header.width))

@@ -134,7 +134,7 @@ def first_call(content: bytes) -> str | None:
     strings: list[str] = []
     try:
         for opcode, value, _ in pickletools.genops(content):
-            if opcode.name == "GLOBAL":
+            if opcode.name in ("GLOBAL", "INST"):
                 return str(value).replace(" ", ".")
             if opcode.name == "STACK_GLOBAL":
                 return ".".join(strings[-2:])

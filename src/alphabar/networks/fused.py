@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 CHUNK_BYTES = 1 << 21  # of attention weights at a time: what stays in the caches
 LARGEST_SCORE = 60.0  # of which the exponential and its reciprocal are far from the ends of float32 and bfloat16
@@ -61,6 +62,7 @@ class FusedGroupNorm(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Two sums over places in one pass, the gradient of x in another."""
         x, gain, scale, shift, *saved = ctx.saved_tensors
@@ -108,6 +110,7 @@ class NormConvolution(torch.autograd.Function):
         return F.conv2d(compiled(affine)(x, factor, constant, True), weight.to(x.dtype), rounded, padding=1)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """The convolution's gradients, then those of the norm."""
         x, gain, factor, constant, weight, *saved = ctx.saved_tensors

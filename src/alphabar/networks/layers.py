@@ -72,9 +72,7 @@ class GroupNorm(nn.GroupNorm):
         shift: Tensor | None = None,
     ) -> Tensor:
         """conv(forward(x, silu=True, ...)) for a 3x3 convolution; with `fused`, in training, only x is kept for the way back."""
-        low = torch.is_autocast_enabled(x.device.type)
-        dtype = torch.get_autocast_dtype(x.device.type) if low else conv.weight.dtype
-        if not self.fused or not torch.is_grad_enabled() or x.dtype != dtype or torch.compiler.is_compiling():
+        if not self.fused or not torch.is_grad_enabled() or torch.compiler.is_compiling() or x.dtype != used_type(conv):
             return conv(self(x, True, offset, scale, shift))
         return norm_convolution(x, *self._rows(scale, shift), self.num_groups, self.eps, offset, conv.weight, conv.bias)
 
@@ -83,6 +81,12 @@ class GroupNorm(nn.GroupNorm):
         gain = self.weight if scale is None else self.weight * (1 + scale.float())
         bias = self.bias if scale is None else self.bias * (1 + scale.float())
         return gain, bias if shift is None else bias + shift.float()
+
+
+def used_type(conv: nn.Conv2d) -> torch.dtype:
+    """The type in which a convolution computes here: that of autocast, where it is on."""
+    kind = conv.weight.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else conv.weight.dtype
 
 
 class ResidualBlock(nn.Module):
@@ -129,7 +133,7 @@ class ResidualBlock(nn.Module):
             told = {"offset": emb}
         if self.modulation2 is not None and guide is not None:
             h = self.conv2(self.dropout(F.silu(self.modulation2(self.norm2(h, **told), guide))))
-        elif self.training and self.dropout.p > 0:
+        elif self.dropout.training and self.dropout.p > 0:
             h = self.conv2(self.dropout(self.norm2(h, silu=True, **told)))
         else:
             h = self.norm2.convolved(self.conv2, h, **told)
