@@ -14,6 +14,7 @@ from alphabar.data import builtin_sets
 from alphabar.data.pictures import PictureSet, PointSet
 from alphabar.errors import ConfigurationError, DataError
 from alphabar.evaluation.pictures import real_pictures
+from alphabar.evaluation.run_evaluation import settings_of
 from alphabar.pipeline import load
 from alphabar.runs.checkpoint import find_checkpoint
 from alphabar.training.session import prepare
@@ -211,3 +212,11 @@ def test_unreadable_files_are_counted(run, tmp_path):
     (other / "dog" / "broken.png").write_bytes(b"no picture")
     (other / "dog" / "broken.txt").write_text("a caption")
     assert real_pictures(find_checkpoint(run), str(other)).skipped == 1
+
+
+def test_arrays_of_another_length_do_not_matter(tmp_path):
+    """Such as the names of the classes beside their labels."""
+    pictures, labels = np.zeros((12, 8, 8, 1), np.uint8), np.arange(12) % 3
+    np.savez(tmp_path / "x.npz", images=pictures, labels=labels, names=np.array(["a", "b", "c"]))
+    settings = settings_of(str(tmp_path / "x.npz"), None)
+    assert (settings.class_from, settings.conditions) == ("label", ["class"])
