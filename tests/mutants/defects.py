@@ -713,8 +713,8 @@ DEFECTS = [
     Defect(
         "folders of the same names trained on",
         "data/load.py",
-        "list_pictures(folder, [*pairs, *parallel])",
         "list_pictures(folder, pairs)",
+        "list_pictures(folder, declared)",
         PAIRS,
         "nobody_asked",
     ),
