@@ -25,7 +25,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from speed import NETWORKS, TUNED, in_turns, theirs
+from side_by_side import NETWORKS, TUNED, in_turns, theirs
 
 import alphabar
 from alphabar.config import finish, resolve

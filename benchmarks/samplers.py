@@ -26,7 +26,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from speed import in_turns
+from side_by_side import in_turns
 
 import alphabar
 from alphabar.data.builtin_sets import load_fashion_mnist

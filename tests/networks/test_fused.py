@@ -90,6 +90,16 @@ def test_a_convolution_of_the_norm_is_both_one_after_the_other(kernels, dtype, w
         assert relative(a, b) < 2 * PRECISION[dtype]
 
 
+def test_a_frozen_convolution_passes_the_same_gradient_on(monkeypatch):
+    monkeypatch.setattr(fused, "compiled", lambda part: part)
+    x, weight, shift = leaf(2, 8, 4, 4), leaf(8, 8, 3, 3, seed=1), leaf(8, seed=2)
+    passed = []
+    for w, b in ((weight, shift), (weight.detach(), shift.detach())):
+        y = fused.norm_convolution(x, torch.ones(8), torch.zeros(8), 2, 1e-5, None, w, b)
+        passed += torch.autograd.grad(y.square().sum(), x)
+    assert relative(*passed) < 1e-6
+
+
 def test_a_second_derivative_is_refused_and_not_wrong(monkeypatch):
     monkeypatch.setattr(fused, "compiled", lambda part: part)
     x, ones, zeros, weight = leaf(2, 8, 4, 4), torch.ones(8), torch.zeros(8), leaf(8, 8, 3, 3, seed=1)

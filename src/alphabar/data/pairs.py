@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import ConfigurationError, DataError, UnusableData
 from .decode import EXTENSIONS, read_header
-from .sources import HIDDEN, PICTURES_FOLDER, Catalogue, PictureFile, _names_below, leads_out
+from .sources import HIDDEN, PICTURES_FOLDER, Catalogue, PictureFile, leads_out, names_below
 
 SUFFIX = "_file_name"
 Locate = Callable[[PictureFile], Path | np.ndarray]
@@ -56,7 +56,7 @@ def parallel_folders(folder: Path, by_class: bool = False) -> list[Path]:
 
 
 def _stems(folder: Path) -> set[str]:
-    return {_stem(name) for name in _names_below(folder) if PurePosixPath(name).suffix.lower() in EXTENSIONS}
+    return {_stem(name) for name in names_below(folder) if PurePosixPath(name).suffix.lower() in EXTENSIONS}
 
 
 def pair_folder(data: Path | None, folder: str) -> Path:
@@ -71,7 +71,7 @@ def pair_folder(data: Path | None, folder: str) -> Path:
 
 def _in_folder(catalogue: Catalogue, folder: Path) -> tuple[str, Locate]:
     by_stem: dict[str, list[str]] = defaultdict(list)
-    for name in sorted(_names_below(folder)):
+    for name in sorted(names_below(folder)):
         if PurePosixPath(name).suffix.lower() in EXTENSIONS:
             by_stem[_stem(name)].append(name)
     roots = (f"{PICTURES_FOLDER}/", "")
@@ -133,11 +133,10 @@ def check_same_aspect(file: PictureFile, pair: Path | np.ndarray) -> None:
     """Raise DataError if a pair has another aspect than its picture (a pixel of rounding is allowed): they would not lie over each other."""
     if isinstance(pair, np.ndarray):
         channels_first = pair.ndim == 3 and pair.shape[-1] > 4 >= pair.shape[0]
-        own, other = file.size, pair.shape[1:3] if channels_first else pair.shape[:2]
+        own, other, name = file.size, pair.shape[1:3] if channels_first else pair.shape[:2], ""
     else:
-        (own, other), pair_name = (header_size(path) for path in (file.path, pair)), pair.name
+        own, other, name = header_size(file.path), header_size(pair), f" {pair.name}"
     if own is not None and len(other) == 2 and aspects_differ(own, other):
-        name = "" if isinstance(pair, np.ndarray) else f" {pair_name}"
         raise DataError(f"its pair{name} is {other[0]}x{other[1]}, itself {own[0]}x{own[1]}: another aspect")
 
 

@@ -64,7 +64,7 @@ def list_pictures(folder: Path, passed_over: Collection[Path] = ()) -> tuple[lis
     if rows is not None:
         return [PictureFile(folder / name, name, row) for name, row in rows], 0
     hidden = {os.path.realpath(path) for path in passed_over}
-    found = [PurePosixPath(name) for name in sorted(_names_below(folder, hidden))]
+    found = [PurePosixPath(name) for name in sorted(names_below(folder, hidden))]
     pictures = [PictureFile(folder / name, str(name)) for name in found if name.suffix.lower() in EXTENSIONS]
     if not pictures:
         kinds = ", ".join(sorted({name.suffix.lower() or name.name for name in found})[:8]) or "nothing"
@@ -74,7 +74,7 @@ def list_pictures(folder: Path, passed_over: Collection[Path] = ()) -> tuple[lis
     return pictures, len(found) - len(pictures) - captions
 
 
-def _names_below(folder: Path, passed_over: Collection[str] = ()) -> Iterator[str]:
+def names_below(folder: Path, passed_over: Collection[str] = ()) -> Iterator[str]:
     """What is not hidden and is a file, a broken link, or a folder called like a picture (which the report should name).
 
     Links to folders outside are followed; each folder is visited once, under its own name if it lies inside.

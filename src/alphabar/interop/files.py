@@ -124,22 +124,23 @@ def read_weights(path: Path) -> Tensors:
 def refused_pickle(path: Path, reason: str) -> str:
     """Why a torch file was refused, naming what it wanted to call."""
     named = re.search(r"GLOBAL ([\w.]+)", reason)
-    wanted = named[1] if named else first_call(path.read_bytes())
+    wanted = named[1] if named else first_call(path)
     what = f"it would call {wanted}" if wanted else "it is damaged, or no file of weights alone"
     return f"{path} was refused and nothing in it was run: {what}; use a .safetensors file of these weights"
 
 
-def first_call(content: bytes) -> str | None:
+def first_call(path: Path) -> str | None:
     """The first function or class that a bare pickle names, found by reading its instructions without following them."""
     strings: list[str] = []
     try:
-        for opcode, value, _ in pickletools.genops(content):
-            if opcode.name in ("GLOBAL", "INST"):
-                return str(value).replace(" ", ".")
-            if opcode.name == "STACK_GLOBAL":
-                return ".".join(strings[-2:])
-            if isinstance(value, str):
-                strings.append(value)
+        with path.open("rb") as file:
+            for opcode, value, _ in pickletools.genops(file):
+                if opcode.name in ("GLOBAL", "INST"):
+                    return str(value).replace(" ", ".")
+                if opcode.name == "STACK_GLOBAL":
+                    return ".".join(strings[-2:])
+                if isinstance(value, str):
+                    strings.append(value)
     except (ValueError, IndexError):
         pass  # it breaks off, or is no pickle at all
     return None

@@ -116,18 +116,12 @@ class NormConvolution(torch.autograd.Function):
         x, gain, factor, constant, weight, *saved = ctx.saved_tensors
         g, of_weight, of_shift = torch.ops.aten.convolution_backward(
             grads[0], compiled(affine)(x, factor, constant, True), weight.to(x.dtype), weight.shape[:1] if ctx.with_shift else None,
-            [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, True, ctx.with_shift],
+            [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, *ctx.needs_input_grad[4:6]],
         )  # fmt: skip
         along_x, rest, *others = compiled(norm_gradients)(g, x, gain, factor, constant, *saved, ctx.groups, True)
         gx = compiled(norm_backward)(g, x, factor, constant, along_x, rest, True)
-        return (
-            gx,
-            *others,
-            of_weight.to(weight.dtype),
-            None if of_shift is None else of_shift.to(weight.dtype),
-            None,
-            None,
-        )
+        parts = (None if part is None else part.to(weight.dtype) for part in (of_weight, of_shift))
+        return gx, *others, *parts, None, None
 
 
 def norm_coefficients(
