@@ -31,7 +31,7 @@ SMALLER = {
     "minutes=30, settings={": "steps=1, settings=TINY | {", "minutes=30": "steps=1, settings=TINY", ".yaml\"": ".yaml\", steps=1, settings=TINY",
     "sample(64)": "sample(2)", "sample(16)": "sample(2)", "range(2000)": "range(3)", ", 2000, 0, None)": ", 20, 0, None)", "n=32": "n=2", "ode_steps=50": "ode_steps=3",
     "resamplings=5, jump=5": "resamplings=1, jump=5", "with_settings(steps=50)": "with_settings(steps=6)", "num_inference_steps=250": "num_inference_steps=3",
-    "[:64]": "[:2]", "reshape(64,": "reshape(2,", "sample(8,": "sample(2,",
+    "[:48]": "[:2]", "[:64]": "[:2]", "reshape(64,": "reshape(2,", "sample(8,": "sample(2,",
     "set_timesteps(250)": "set_timesteps(3)", 'load("runs/fashion")\n': 'load("runs/fashion").with_settings(steps=6)\n',
 }  # fmt: skip
 

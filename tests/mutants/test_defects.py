@@ -46,7 +46,7 @@ def zygote():
     )
 
     def run(path: Path, tests: str, pattern: str, output: Path) -> int:
-        arguments = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", str(TESTS / tests)]
+        arguments = ["-x", "-q", "-o", "addopts=", "-p", "no:cacheprovider", str(TESTS / tests)]
         arguments += ["-k", pattern] if pattern else []
         process.stdin.write(json.dumps({"path": str(path), "arguments": arguments, "output": str(output)}) + "\n")
         process.stdin.flush()

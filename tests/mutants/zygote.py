@@ -6,7 +6,10 @@ Reads lines of JSON {"path", "arguments", "output"} and answers each with the ex
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib
+import io
 import json
 import os
 import signal
@@ -15,10 +18,17 @@ from typing import Any
 
 import pytest
 
-# Loaded here, so that no child has to.
-LIBRARIES = "hypothesis.strategies matplotlib.figure numpy PIL.Image pydantic rich.console safetensors.torch scipy.stats torch typer.testing yaml"
+# Loaded here, so that no child has to: the libraries, and pytest's own parts. Plugins of other packages are left out.
+LIBRARIES = (
+    "filelock hypothesis.strategies matplotlib.figure numpy PIL.Image PIL.ImageFont pydantic.fields pydantic.main rich.console "
+    "safetensors.torch scipy.stats torch torch.distributed.tensor typer.testing yaml"  # torch.testing imports that of distributed
+)
+os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
 for library in LIBRARIES.split():
     importlib.import_module(library)
+with contextlib.redirect_stdout(io.StringIO()):
+    pytest.main(["--version", "-o", "addopts="])
+gc.freeze()  # so that no child looks through all of it for garbage
 
 SECONDS = 300
 
