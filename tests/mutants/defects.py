@@ -287,6 +287,7 @@ DEFECTS = [
         "torch.exp(0.5 * learned_log_variance",
         "torch.exp(learned_log_variance",
         ANCESTRAL,
+        "learned_variance_at_its_ends",
     ),
     Defect(
         "leading instead of trailing times",
@@ -294,6 +295,7 @@ DEFECTS = [
         "torch.arange(steps, -1, -1, dtype=torch.float64) / steps",
         "torch.arange(steps, -1, -1, dtype=torch.float64) / (steps + 1)",
         ANCESTRAL,
+        "known_picture",
     ),
     Defect(
         "eps not derived again after clipping",
