@@ -54,20 +54,23 @@ SECTIONS = {name for name in Config.model_fields if name not in ("preset", "seed
 Overrides = Mapping[str, Any] | Sequence[str]
 
 SMALL_NETWORK = {"channels": [24, 48, 96], "blocks": 1, "attention": [False, False, True], "groups": 8}
+SMALL = {
+    "network": SMALL_NETWORK,
+    "diffusion": {"prediction": "v"},
+    "loss": {"times": "cosine"},
+    "train": {"learning_rate": 1e-3, "batch_size": 64, "rate": "cosine"},
+}
 PRESETS: dict[str, dict[str, Any]] = {
     # For pictures up to 16 pixels: 0.7 M parameters, learns the digits in two minutes on two cores.
     "tiny": {
         "network": {"channels": [32, 64], "blocks": 1, "attention": [False, True], "groups": 8},
         "train": {"learning_rate": 2e-3, "minutes": 2.0},
     },
+    # "small" with fewer channels, 0.7 M parameters, for minutes that are short for it: more steps are worth more then.
+    "quick": SMALL | {"network": SMALL_NETWORK | {"channels": [16, 32, 64]}},
     # For 28 to 64 pixels on a CPU: 1.5 M parameters, trained by the best recipe found so far (benchmarks/RESULTS.md, The recipe).
-    "small": {
-        "network": SMALL_NETWORK,
-        "diffusion": {"prediction": "v"},
-        "loss": {"times": "cosine"},
-        "train": {"learning_rate": 1e-3, "batch_size": 64, "rate": "cosine"},
-    },
-    # The same network with the training of the derivation (Ho et al. 2020).
+    "small": SMALL,
+    # The network of "small" with the training of the derivation (Ho et al. 2020).
     "ddpm": {"network": SMALL_NETWORK, "train": {"learning_rate": 1e-3, "batch_size": 64}},
     # The 35.7 M network and the training of Ho et al. 2020 on CIFAR-10 (app. B); made for a GPU.
     "ddpm-cifar10": {
@@ -80,14 +83,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "sample": {"sampler": "ancestral", "variance": "beta", "steps": 1000},
     },
 }  # fmt: skip
-"""All share T = 1000 linear betas; all but "small" eps prediction, the simple loss, uniform times and a constant rate, as in DDPM."""
+"""All share T = 1000 linear betas; all but "small" and "quick" eps prediction, the simple loss, uniform times and a constant rate, as in DDPM."""
 
 LARGEST_TINY = 16
+FEW_STEPS = 2000  # below so many steps of "small", "quick" makes better pictures in the same time (benchmarks/RESULTS.md, The recipe)
 OF_A_CONDITION = re.compile(r"conditions\.\w+\.\w+")
 
 
 def auto_preset(size: Sequence[int]) -> str:
-    """The preset that "auto" takes for pictures of this height and width."""
+    """The preset that "auto" takes for pictures of this height and width, if there is time enough."""
     return "tiny" if max(size) <= LARGEST_TINY else "small"
 
 

@@ -278,7 +278,7 @@ def test_info_describes_runs_and_checkpoints(alphabar, run_folder):
 
 def test_settings_lists_every_key_with_its_meaning(alphabar):
     _, said, _ = alphabar("settings")
-    assert "presets (--preset): auto, tiny, small, ddpm, ddpm-cifar10" in said
+    assert "presets (--preset): auto, tiny, quick, small, ddpm, ddpm-cifar10" in said
     assert "train.checkpoint_every = 1000" in said
     _, said, _ = alphabar("settings", "schedule.")
     assert all(line.startswith(("schedule.", "    ")) for line in said.splitlines())

@@ -87,7 +87,13 @@ def test_presets_build_and_run(preset):
     config = finish({"preset": preset}, [32, 32])
     with torch.device("meta"):
         count = count_parameters(UNet(config.network, 3, 3))
-    limits = {"tiny": (0.5e6, 1.2e6), "small": (1e6, 4e6), "ddpm": (1e6, 4e6), "ddpm-cifar10": (35.6e6, 35.8e6)}
+    limits = {
+        "tiny": (0.5e6, 1.2e6),
+        "quick": (0.5e6, 1e6),
+        "small": (1e6, 4e6),
+        "ddpm": (1e6, 4e6),
+        "ddpm-cifar10": (35.6e6, 35.8e6),
+    }
     assert limits[preset][0] < count < limits[preset][1]
 
 

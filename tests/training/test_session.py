@@ -19,6 +19,7 @@ from alphabar.errors import CheckpointError, ConfigurationError, DataError, NonF
 from alphabar.runs import atomic
 from alphabar.runs.checkpoint import is_whole, open_checkpoint
 from alphabar.runs.folder import RunFolder
+from alphabar.training import session as session_module
 from alphabar.training.session import prepare
 
 from .small import NETWORK, pictures, two_moons
@@ -177,6 +178,24 @@ def test_minutes_fix_the_number_of_steps(tmp_path):
     assert session.config.train.steps >= 1
     assert session.plan.seconds <= 0.05 * 60 * 1.5
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds", "preset"),
+    [
+        ({"minutes": 10}, 1.0, "quick"),
+        ({"minutes": 10}, 0.1, "small"),
+        ({"minutes": 10, "preset": "auto"}, 1.0, "quick"),
+        ({"minutes": 10, "preset": "small"}, 1.0, "small"),
+        ({"steps": 3}, 1.0, "small"),
+    ],
+)
+def test_short_minutes_take_the_quick_preset_unless_one_is_asked_for(given, seconds, preset, tmp_path, monkeypatch):
+    monkeypatch.setattr(session_module, "measure_step", lambda config, data, budget: seconds)
+    config = prepare(np_file(tmp_path, 20), tmp_path / "run", **given).config
+    assert config.preset == preset
+    assert config.network.channels == {"quick": [16, 32, 64], "small": [24, 48, 96]}[preset]
+    assert config.train.steps == given.get("steps") or int(10 * 60 * session_module.TIME_FOR_TRAINING / seconds)
 
 
 def test_a_run_folder_is_never_written_over(tmp_path):

@@ -28,7 +28,7 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="What to start from: tiny, small, ddpm, ddpm-cifar10, or auto (by the size of the pictures)."
+            help="What to start from: tiny, quick, small, ddpm, ddpm-cifar10, or auto (by the size of the pictures and the time)."
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps in all.")] = None,

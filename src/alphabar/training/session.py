@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..config import Config, Overrides, merge, resolve
+from ..config import FEW_STEPS, Config, Overrides, merge, resolve
 from ..data.load import Progress
 from ..errors import CheckpointError, ConfigurationError, DataError, NonFiniteError, StorageError, unknown
 from ..model import build_denoiser, count_parameters, pick_device
@@ -220,10 +220,19 @@ def prepare(
     origin = None if init is None else find_checkpoint(Path(init))
     values = values if origin is None else merge(inherited(origin), values)
     source = RunData.read(data, held_out, values, out, progress)
+    settled, seconds = settle_preset(values, source)
+    return Session(out, settled, source, None, seconds, origin)
+
+
+def settle_preset(values: Mapping[str, Any], source: RunData) -> tuple[Config, float]:
+    """The configuration that is trained, and the seconds of a step: "auto" becomes the quick preset where the minutes are short for the small one."""
     chosen = source.config(values)
     check_before_start(chosen)
-    settled = settle(chosen, source.train)
-    return Session(out, settled[0], source, None, settled[1], origin)
+    settled, seconds = settle(chosen, source.train)
+    of_minutes = chosen.train.steps is None and values.get("preset", "auto") == "auto"
+    if of_minutes and settled.preset == "small" and (settled.train.steps or 0) < FEW_STEPS:
+        return settle(source.config({**values, "preset": "quick"}), source.train)
+    return settled, seconds
 
 
 def settle(config: Config, data: TrainingData) -> tuple[Config, float]:
