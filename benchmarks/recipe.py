@@ -48,6 +48,7 @@ DDPM: dict[str, Any] = {
 }  # fmt: skip
 COSINE = V | {"schedule.kind": "cosine"}
 SLIM = {"network.channels": [16, 32, 64]}
+MUON = {"train.optimizer": "muon", "train.learning_rate": 4e-3}
 WIDE = {"network.channels": [32, 64, 96]}
 PATCHES = {"network.patch": 2, "network.channels": [48, 96], "network.attention": [False, True]}
 
@@ -92,6 +93,8 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "v, patches 64-128": V | PATCHES | {"network.channels": [64, 128]},
     "v, cosine times": V | {"loss.times": "cosine"},
     "v, cosine times, 16-32-64": V | SLIM | {"loss.times": "cosine"},
+    "v, cosine times, Muon": V | MUON | {"loss.times": "cosine"},
+    "v, cosine times, 16-32-64, Muon": V | SLIM | MUON | {"loss.times": "cosine"},
     "v, cosine, 16-32-64": COSINE | SLIM,
     "v, cosine, 16-32-64, batch 32": COSINE | SLIM | {"train.batch_size": 32},
     "v, cosine, min-SNR": COSINE | {"loss.weight": "min_snr"},

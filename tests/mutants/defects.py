@@ -38,6 +38,7 @@ class Defect:
 DISTANCES, QUALITY = "evaluation/test_distances.py", "evaluation/test_quality.py"
 CLASSIFIER, INCEPTION = "evaluation/test_classifier.py", "evaluation/test_inception.py"
 EXTRACTORS = "evaluation/test_extractors.py"
+MUON = "training/test_muon.py"
 FUSED, SPEED = "networks/test_fused.py", "test_speed.py"
 DEFECTS = [
     # schedules
@@ -1400,6 +1401,10 @@ DEFECTS = [
         FUSED,
         "not compiled",
     ),
+    Defect("tall matrices orthogonalised the long way", "training/muon.py", "x.mT if tall else x)", "x)", MUON),
+    Defect("Muon without the size of the matrix", "training/muon.py", "0.2 * max(shape) ** 0.5", "0.2", MUON),
+    Defect("Muon without looking ahead", "training/muon.py", "p.grad.lerp(momentum, MOMENTUM)", "momentum", MUON),
+    Defect("the ends by Muon too", "training/muon.py", "and not name.endswith(AT_THE_ENDS)", "", MUON),
     Defect("a way that disagrees is taken", "speed.py", "agrees = way == PLAIN or", "agrees = True or", SPEED),
     Defect("a gain of noise is taken", "speed.py", "seconds[best] < WORTHWHILE * seconds[plain]", "True", SPEED),
 ]

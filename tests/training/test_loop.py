@@ -36,6 +36,7 @@ VARIANTS = {
     },
     "flip": {"data": {"flip": True}, "train": {"accumulate": 2}},
     "dropout": {"network": {"dropout": 0.3}},
+    "muon": {"train": {"optimizer": "muon", "weight_decay": 0.1}},
     "cosine-rate": {"train": {"rate": "cosine", "weight_decay": 0.1}},
     "continuous": {"schedule": {"kind": "continuous_cosine"}, "diffusion": {"time": "log_snr"}},
 }

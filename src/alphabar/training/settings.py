@@ -19,12 +19,16 @@ class TrainSettings(Settings):
     )
     batch_size: int = Field(128, ge=1, description="pictures of one optimizer step")
     accumulate: int = Field(1, ge=1, description="parts that the batch is worked through in, to save memory")
-    learning_rate: float = Field(2e-4, gt=0, description="of AdamW, after the warm-up")
+    optimizer: Literal["adamw", "muon"] = Field(
+        "adamw",
+        description="muon: steps of equal size in all directions for weights that are matrices, AdamW for the rest",
+    )
+    learning_rate: float = Field(2e-4, gt=0, description="of the optimizer, after the warm-up")
     rate: Literal["constant", "cosine"] = Field(
         "constant", description="constant after the warm-up, or a cosine down to 0 at the last step"
     )
     warm_up: int = Field(200, ge=0, description="optimizer steps over which the rate grows from 0")
-    weight_decay: float = Field(0.0, ge=0, description="of AdamW")
+    weight_decay: float = Field(0.0, ge=0, description="of the optimizer, decoupled")
     clip_norm: float = Field(1.0, gt=0, description="largest norm of the whole gradient")
     drop_all: float = Field(
         0.05,

@@ -1,0 +1,93 @@
+"""Muon: for weights that are matrices, a step of equal size in all directions; AdamW for all else.
+
+With gradient G, momentum B <- mu B + (1 - mu) G and U = mu B + (1 - mu) G, a matrix moves by
+
+    W <- W - rate 0.2 sqrt(max(m, n)) orthogonalized(U)
+
+where orthogonalized(U) = P Q^T for the singular value decomposition U = P S Q^T: directions in which gradients are always small move as far as
+the others. Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; the factor, which makes entries move as far
+as those of AdamW at the same rate, is that of Liu et al. 2025, "Muon is scalable for LLM training", eq. 4.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+MOMENTUM = 0.95
+QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024: the steepest at 0 that keeps singular values near 1
+ITERATIONS = 5
+AT_THE_ENDS = ("conv_in", "conv_out")
+"""The first and last layer, whose sides are pixels and not features, stay with AdamW, as do tables and vectors (Jordan et al. 2024)."""
+
+
+class Muon(torch.optim.AdamW):
+    """AdamW whose `matrices` move by Muon. Convolutions count as matrices (out, in times height times width)."""
+
+    def __init__(
+        self, module: nn.Module, lr: float, weight_decay: float = 0.0, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """dtype: of the products of the orthogonalisation, which needs few digits."""
+        super().__init__(
+            [p for p in module.parameters() if p.requires_grad], lr=lr, weight_decay=weight_decay, fused=True
+        )
+        self.matrices, self.dtype = list_matrices(module), dtype
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Move all parameters that have a gradient."""
+        group = self.param_groups[0]
+        alike: dict[tuple[int, int], list[Tensor]] = {}
+        for p in self.matrices:
+            if p.grad is not None:
+                alike.setdefault((len(p), p[0].numel()), []).append(p)
+        for shape, parameters in alike.items():
+            directions = orthogonalized(
+                torch.stack([self._direction(p).reshape(shape) for p in parameters]), self.dtype
+            )
+            for p, direction in zip(parameters, directions, strict=True):
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.add_(direction.reshape(p.shape), alpha=-group["lr"] * 0.2 * max(shape) ** 0.5)
+        gradients = [p.grad for p in self.matrices]
+        for p in self.matrices:
+            p.grad = None  # AdamW passes it over
+        result = super().step(closure)
+        for p, gradient in zip(self.matrices, gradients, strict=True):
+            p.grad = gradient
+        return result
+
+    def _direction(self, p: Tensor) -> Tensor:
+        """Nesterov's momentum of a gradient."""
+        state = self.state[p]
+        if not state:
+            state["momentum"] = torch.zeros_like(p)
+        assert p.grad is not None
+        momentum: Tensor = state["momentum"].lerp_(p.grad, 1 - MOMENTUM)
+        return p.grad.lerp(momentum, MOMENTUM)
+
+
+def list_matrices(module: nn.Module) -> list[Tensor]:
+    """The trained weights of linear layers and convolutions, but those at the ends."""
+    weights = [
+        part.weight
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Linear | nn.Conv2d) and not name.endswith(AT_THE_ENDS)
+    ]
+    return [weight for weight in weights if weight.requires_grad]
+
+
+def orthogonalized(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """matrices (N, m, n) -> (N, m, n) float32 with the same singular vectors and singular values of about 1 (0.7 to 1.2).
+
+    Five steps X <- a X + (b X X^T + c (X X^T)^2) X, an odd polynomial of each singular value; values below 1e-3 of the norm stay smaller.
+    """
+    a, b, c = QUINTIC
+    tall = matrices.size(-2) > matrices.size(-1)
+    x = (matrices.mT if tall else matrices).float()
+    x = (x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)).to(dtype)
+    for _ in range(ITERATIONS):
+        square = x @ x.mT
+        x = a * x + (b * square + c * (square @ square)) @ x
+    return (x.mT if tall else x).float()
