@@ -38,18 +38,16 @@ class Muon(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """Move all parameters that have a gradient."""
-        group = self.param_groups[0]
-        alike: dict[tuple[int, int], list[Tensor]] = {}
-        for p in self.matrices:
-            if p.grad is not None:
-                alike.setdefault((len(p), p[0].numel()), []).append(p)
-        for shape, parameters in alike.items():
-            directions = orthogonalized(
-                torch.stack([self._direction(p).reshape(shape) for p in parameters]), self.dtype
-            )
-            for p, direction in zip(parameters, directions, strict=True):
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(direction.reshape(p.shape), alpha=-group["lr"] * 0.2 * max(shape) ** 0.5)
+        rate, decay = self.param_groups[0]["lr"], self.param_groups[0]["weight_decay"]
+        moving = [p for p in self.matrices if p.grad is not None]
+        alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
+        for p, direction in zip(moving, self._directions(moving), strict=True):
+            shape = (len(p), p[0].numel())
+            alike.setdefault(shape, []).append((p, direction.reshape(shape)))
+        for shape, pairs in alike.items():  # many small products at once
+            turned = orthogonalized(torch.stack([direction for _, direction in pairs]), self.dtype)
+            for (p, _), direction in zip(pairs, turned, strict=True):
+                p.mul_(1 - rate * decay).add_(direction.reshape(p.shape), alpha=-rate * 0.2 * max(shape) ** 0.5)
         gradients = [p.grad for p in self.matrices]
         for p in self.matrices:
             p.grad = None  # AdamW passes it over
@@ -58,14 +56,17 @@ class Muon(torch.optim.AdamW):
             p.grad = gradient
         return result
 
-    def _direction(self, p: Tensor) -> Tensor:
-        """Nesterov's momentum of a gradient."""
-        state = self.state[p]
-        if not state:
-            state["momentum"] = torch.zeros_like(p)
-        assert p.grad is not None
-        momentum: Tensor = state["momentum"].lerp_(p.grad, 1 - MOMENTUM)
-        return p.grad.lerp(momentum, MOMENTUM)
+    def _directions(self, parameters: list[Tensor]) -> tuple[Tensor, ...]:
+        """Nesterov's momentum of each gradient."""
+        for p in parameters:
+            if not self.state[p]:
+                self.state[p]["momentum"] = torch.zeros_like(p)
+        if not parameters:
+            return ()
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        momenta: list[Tensor] = [self.state[p]["momentum"] for p in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+        return tuple(torch._foreach_lerp(gradients, momenta, MOMENTUM))
 
 
 def list_matrices(module: nn.Module) -> list[Tensor]:
@@ -89,5 +90,6 @@ def orthogonalized(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tens
     x = (x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)).to(dtype)
     for _ in range(ITERATIONS):
         square = x @ x.mT
-        x = a * x + (b * square + c * (square @ square)) @ x
+        polynomial = torch.baddbmm(square, square, square, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
     return (x.mT if tall else x).float()
