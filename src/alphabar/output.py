@@ -14,7 +14,7 @@ import numpy as np
 
 from .errors import ConfigurationError
 from .images import grid, save_png, with_labels
-from .runs.atomic import replacing, replacing_folder, storage_errors
+from .runs.atomic import check_ordinary, replacing, replacing_folder, storage_errors
 
 LARGEST_GRID = 400
 ANIMATIONS = (".webp", ".gif")
@@ -139,7 +139,8 @@ def _file_name(name: str) -> str:
 
 
 def check_output(path: Path) -> None:
-    """Raise ConfigurationError, before any work is done, if samples cannot go to this path."""
+    """Raise ConfigurationError or StorageError, before any work is done, if samples cannot go to this path."""
+    check_ordinary(path)
     if path.parent.exists() and not path.parent.is_dir():
         raise ConfigurationError(f"{path.parent} is a file, so {path} cannot be written; choose another --out")
     if path.is_dir() and any(path.iterdir()):

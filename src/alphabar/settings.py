@@ -17,7 +17,7 @@ from .errors import ConfigurationError, nearest
 class Settings(BaseModel):
     """Frozen; an unknown key is an error that names the nearest known one."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -94,6 +94,8 @@ class ScheduleSettings(Settings):
     def _count_betas(cls, data: Any) -> Any:
         if isinstance(data, dict) and data.get("betas") is not None:
             betas = read_betas(data["betas"])
+            if isinstance(betas, list) and not betas:
+                raise ConfigurationError("schedule.betas holds no numbers; give the beta of each step")
             return {"steps": len(betas), **data, "betas": betas}
         return data
 

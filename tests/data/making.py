@@ -77,15 +77,16 @@ def stored_turned(image: Image.Image, orientation: int) -> Image.Image:
 GREY, COLOUR = 0, 2  # PNG colour types
 
 
-def png_16_bit(path: Path, values: np.ndarray, colour_type: int) -> Path:
-    """A PNG of 16 bits a channel, which Pillow cannot write in colour."""
+def png_16_bit(path: Path, values: np.ndarray, colour_type: int, clear: int | None = None) -> Path:
+    """A PNG of 16 bits a channel, which Pillow cannot write in colour; the grey value `clear` is marked as transparent."""
     height, width = values.shape[:2]
     lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
-    return png(path, struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0), lines)
+    return png(path, struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0), lines, clear)
 
 
-def png(path: Path, header: bytes, lines: bytes) -> Path:
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
+def png(path: Path, header: bytes, lines: bytes, clear: int | None = None) -> Path:
+    marked = [] if clear is None else [(b"tRNS", struct.pack(">H", clear))]
+    chunks = [(b"IHDR", header), *marked, (b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
     body = b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )

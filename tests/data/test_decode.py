@@ -155,6 +155,12 @@ def test_16_bit_grey_keeps_its_shape_and_is_not_clipped_to_white(tmp_path):
     np.testing.assert_array_equal(picture[1], np.arange(256))
 
 
+def test_a_16_bit_grey_marked_transparent_shows_the_background(tmp_path):
+    values = np.array([[1000, 1001, 60000, 1000]] * 4, np.uint16)
+    picture = read_picture(png_16_bit(tmp_path / "g.png", values, GREY, clear=1000), (4, 4), 1, "white")[..., 0]
+    assert picture[0].tolist() == [255, 4, 233, 255]
+
+
 def test_16_bit_colour_is_read(tmp_path):
     values = np.stack([np.tile(np.arange(16) * 4369, (4, 1)), np.full((4, 16), 65535), np.zeros((4, 16))], axis=2)
     picture = read_picture(png_16_bit(tmp_path / "c.png", values, COLOUR), (4, 16), 3)

@@ -184,7 +184,7 @@ def test_csv_that_cannot_be_right_is_refused_with_its_line(tmp_path, text, said)
         ('{"file_name": "a.png"}\n{"name": "b.png"}\n', r"line 2: no 'file_name' \(found: name\)"),
         ('{"file_name": "a.png"}\n{"file_name": 7}\n', "line 2: no 'file_name'"),
         ('["a.png"]\n', r'line 1: no \'file_name\' \(found: \["a.png"\]\)'),
-        ('{"file_name": "a.png"', "cannot read .*jsonl"),
+        ('{"file_name": "a.png"', "jsonl, line 1: Expecting"),
         ("\n", "lists no pictures"),
     ],
 )
@@ -364,3 +364,12 @@ def test_an_archive_may_hold_other_files(tmp_path):
 def test_a_large_array_of_bytes_stays_on_the_disk(tmp_path):
     np.save(tmp_path / "x.npy", COLOUR.transpose(0, 3, 1, 2))
     assert isinstance(read_array(tmp_path / "x.npy")[0], np.memmap)
+
+
+def test_metadata_that_cannot_be_read_names_the_line_or_the_encoding(tmp_path):
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png"}\n\n{bad\n')
+    with pytest.raises(DataError, match=r"jsonl, line 3: .*each line is one JSON object"):
+        read_metadata(tmp_path)
+    (tmp_path / "metadata.csv").write_bytes("file_name,text\na.png,\xe9\n".encode("latin-1"))
+    with pytest.raises(DataError, match="save it as UTF-8"):
+        read_metadata(tmp_path)

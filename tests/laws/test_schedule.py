@@ -179,3 +179,9 @@ def test_a_single_time_is_that_of_many_however_often_it_is_asked_for(monkeypatch
                 assert torch.equal(table.noise_variance(asked), b)
             table.alpha_bar(t).zero_()
     assert len(table._known) <= 3
+
+
+def test_a_file_without_betas_is_told(tmp_path):
+    (tmp_path / "betas.txt").write_text("\n")
+    with pytest.raises(ConfigurationError, match=r"schedule\.betas holds no numbers"):
+        ScheduleSettings(kind="custom", betas=str(tmp_path / "betas.txt"))

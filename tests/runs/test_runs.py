@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 
 import numpy as np
@@ -10,9 +11,9 @@ import pytest
 
 from alphabar.config import nested, parse_override
 from alphabar.errors import CheckpointError, ConfigurationError, StorageError
-from alphabar.output import Samples, open_writer
+from alphabar.output import Samples, check_output, open_writer
 from alphabar.runs import atomic
-from alphabar.runs.atomic import replacing_folder, write_bytes
+from alphabar.runs.atomic import replacing_folder, write_bytes, write_text
 from alphabar.runs.folder import RunFolder, check_free, check_not_training, training_lock
 
 
@@ -130,3 +131,16 @@ def test_unknown_keys_are_named_with_the_nearest():
         nested("train.batchsize", 1)
     with pytest.raises(ConfigurationError, match="unknown key 'sed'; did you mean 'seed'"):
         nested("sed", 1)
+
+
+def test_a_device_or_a_pipe_is_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe.npy"
+    os.mkfifo(pipe)
+    for write in (
+        lambda: write_text(pipe, "x"),
+        lambda: replacing_folder(pipe).__enter__(),
+        lambda: check_output(pipe),
+    ):
+        with pytest.raises(StorageError, match="is a device or a pipe"):
+            write()
+    assert pipe.is_fifo()

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from alphabar.errors import CheckpointError
+from alphabar.runs.folder import check_free
 from alphabar.training.data import RunData, choose_flip, remove_cache
 
 from .small import pictures
@@ -43,3 +45,15 @@ def test_a_dry_run_removes_nothing_of_the_users(tmp_path):
     (tmp_path / "out" / "cache" / "precious").write_text("x")
     remove_cache(tmp_path / "out")
     assert (tmp_path / "out" / "cache" / "precious").exists()
+
+
+def test_what_is_no_cache_of_ours_is_neither_built_on_nor_removed(tmp_path):
+    mine = tmp_path / "out" / "cache" / "mine.npy"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"precious")
+    remove_cache(tmp_path / "out")
+    assert mine.read_bytes() == b"precious"
+    with pytest.raises(CheckpointError, match="exists already"):
+        check_free(tmp_path / "out")
+    (mine.parent / "pictures.npy").write_bytes(b"")
+    check_free(tmp_path / "out")  # left by a reading that was stopped

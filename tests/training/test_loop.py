@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from alphabar.errors import NonFiniteError
+from alphabar.loss import loss_weight
 from alphabar.training.loop import Trainer, batch_indices, learning_rate
 from alphabar.training.settings import TrainSettings
 
@@ -169,3 +170,14 @@ def test_a_module_of_the_users_own_trains_on_points_to_the_right_place():
     coverage = torch.cdist(real, points).min(1).values
     assert distance.quantile(0.9) < 0.12
     assert coverage.quantile(0.99) < 0.25
+
+
+def test_importance_follows_the_loss_that_is_minimised():
+    data = pictures()
+    trainer = Trainer(config(data, loss={"times": "importance", "weight": "min_snr"}), data)
+    given = []
+    trainer.times.update = lambda t, losses: given.append((t, losses))
+    report = trainer.step()
+    weight = loss_weight("min_snr", "eps", trainer.denoiser.schedule.snr(report.times))
+    torch.testing.assert_close(given[0][1], (weight * report.squared_errors).float(), atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(given[0][1], report.squared_errors)

@@ -482,3 +482,28 @@ def test_a_folder_of_hundreds_of_mixed_pictures_trains_and_samples(tmp_path):
     assert session.report.count == 240 - len(broken)
     list(session.run())
     assert alphabar.load(tmp_path / "run").sample(2).pictures.shape == (2, 20, 20, 3)
+
+
+def test_previews_follow_the_length_that_a_run_has_now(tmp_path):
+    out = tmp_path / "run"
+    list(fast(out, 12, settings={"train.preview_every": None}).run())
+    list(prepare(None, out, resume=True, steps=36).run())
+    made = {int(path.stem.removeprefix("step-")) for path in (out / "previews").glob("step-*.png")}
+    assert made == {0, *range(1, 13), *range(15, 37, 3)}
+
+
+def test_a_run_inside_of_its_data_is_no_data(tmp_path):
+    for i, picture in enumerate(np.random.default_rng(0).integers(0, 255, (12, 8, 8), dtype=np.uint8)):
+        Image.fromarray(picture).save(tmp_path / f"{i}.png")
+    out = tmp_path / "runs" / "mine"
+    list(fast(out, 2, data=str(tmp_path)).run())
+    assert list(out.rglob("*.png"))
+    session = prepare(None, out, resume=True, steps=3)
+    assert len(session.data) + len(session.held_out or ()) == 12
+
+
+def test_a_run_without_a_checkpoint_is_not_to_be_resumed(tmp_path):
+    list(fast(tmp_path / "run", 1).run())
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(CheckpointError, match="it has no checkpoint: remove it, or choose another --out"):
+        fast(tmp_path / "run", 1)

@@ -111,7 +111,11 @@ def to_8_bit(image: Image.Image) -> Image.Image:
     16-bit values are divided by 257. Mode I with values above 65535 and mode F with values above 255 are ambiguous: DataError.
     """
     if image.mode.startswith("I;16"):
-        return _grey(np.asarray(image).astype(np.float64) / 257)
+        values = np.asarray(image).astype(np.float64)
+        grey, clear = _grey(values / 257), image.info.get("transparency")
+        if clear is None:
+            return grey
+        return Image.merge("LA", (grey, Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8))))
     if image.mode not in ("I", "F"):
         return image
     values = np.asarray(image).astype(np.float64)

@@ -20,6 +20,7 @@ PICTURES_FOLDER = "images"  # where pictures lie beside the folders of their pai
 CAPTION_SUFFIX = ".txt"  # of a picture's caption beside it
 HIDDEN = (".", "__MACOSX")
 EXPECTED_VALUES = "expected uint8, uint16 up to 65535, bool, integers in 0..255, or floats in [0, 1] or [-1, 1]"
+RUN_FILE = "run.json"  # what a run folder of alphabar has
 UNCLEAR_LOW = -0.1  # floats from just below 0 are neither: stretched from [-1, 1] they would come out grey
 
 
@@ -85,6 +86,9 @@ def names_below(folder: Path, passed_over: Collection[str] = ()) -> Iterator[str
         if real in visited or real in passed_over or (os.path.islink(root) and real.startswith(top + os.sep)):
             folders.clear()
             continue
+        if root != str(folder) and RUN_FILE in files:  # a run's previews are no data
+            folders.clear()
+            continue
         visited.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith(HIDDEN))
         found = files + [name for name in folders if PurePosixPath(name).suffix.lower() in EXTENSIONS]
@@ -122,9 +126,20 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
             if path.suffix == ".csv":
                 reader = csv.DictReader(stream)
                 return [(reader.line_num, row) for row in reader]
-            return [(line, json.loads(text)) for line, text in enumerate(stream, start=1) if text.strip()]
-    except (OSError, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
+            return [(line, _read_line(text, path, line)) for line, text in enumerate(stream, start=1) if text.strip()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"cannot read {path}: {error}; save it as UTF-8") from None
+    except (OSError, csv.Error) as error:
         raise DataError(f"cannot read {path}: {error}") from None
+
+
+def _read_line(text: str, path: Path, line: int) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path}, line {line}: {error.msg} at column {error.colno}; each line is one JSON object"
+        ) from None
 
 
 def _read_parquet(path: Path) -> list[tuple[int, dict[str, Any]]]:

@@ -33,9 +33,16 @@ def storage_errors(path: Path) -> Iterator[None]:
         ) from None
 
 
+def check_ordinary(path: Path) -> None:
+    """Raise StorageError where a device or a pipe stands: a file would take its place."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise StorageError(f"{path} is a device or a pipe, no ordinary file; give the path of a file or folder")
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A binary stream that becomes the file `path` when the block ends well, and leaves nothing behind when it does not."""
+    check_ordinary(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with storage_errors(path):
         try:
@@ -74,6 +81,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
     The files in it must have been flushed (`write_bytes` does).
     """
+    check_ordinary(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
     with storage_errors(path):

@@ -137,12 +137,19 @@ class RunFolder:
         return found[-1]
 
 
+def is_cache(folder: Path) -> bool:
+    """Whether it is the folder of decoded pictures beside a run (`training.data.CACHE`), with nothing else in it."""
+    names = {path.name for path in folder.iterdir()} if folder.name == "cache" and folder.is_dir() else set()
+    return "pictures.npy" in names and all(name.endswith(".npy") for name in names)
+
+
 def check_free(path: Path) -> None:
-    """Raise CheckpointError unless a run can start at this path."""
-    if path.exists() and (not path.is_dir() or any(entry.name not in ("cache", LOCK) for entry in path.iterdir())):
-        hint = (
-            "go on with --resume, or choose another --out" if (path / "run.json").exists() else "choose another --out"
-        )
+    """Raise CheckpointError unless a run can start at this path: nothing is there, or what a reading of data that was stopped has left."""
+    if path.exists() and not (path.is_dir() and all(entry.name == LOCK or is_cache(entry) for entry in path.iterdir())):
+        hint = "choose another --out"
+        if (path / "run.json").exists():
+            begun = RunFolder(path).checkpoints()
+            hint = f"go on with --resume, or {hint}" if begun else f"it has no checkpoint: remove it, or {hint}"
         raise CheckpointError(f"{path} exists already; {hint} (alphabar never writes over a run)")
 
 

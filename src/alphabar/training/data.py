@@ -17,6 +17,7 @@ from ..data.load import Progress, load_data
 from ..data.pictures import PictureSet
 from ..data.settings import DataSettings
 from ..errors import ConfigurationError
+from ..runs.folder import is_cache
 from .loop import TrainingData
 
 CACHE = Path("cache") / "pictures.npy"
@@ -114,8 +115,9 @@ def preset_free(data: Mapping[str, Any], preset: str | None) -> dict[str, Any]:
 
 def remove_cache(out: Path) -> None:
     """Remove the decoded pictures and values beside a run, and the folders that held nothing else."""
-    for path in (out / CACHE).parent.glob(f"*{CACHE.suffix}"):
-        path.unlink()
+    if is_cache((out / CACHE).parent):
+        for path in (out / CACHE).parent.iterdir():
+            path.unlink()
     for folder in ((out / CACHE).parent, out):
         with contextlib.suppress(OSError):  # not empty, or never made
             folder.rmdir()

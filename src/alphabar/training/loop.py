@@ -89,18 +89,19 @@ class Trainer:
             group["lr"] = rate
         self.denoiser.train()
         self.optimizer.zero_grad(set_to_none=True)
-        loss, t, squared_errors = self._accumulate_gradients(step)
+        loss, t, losses, squared_errors = self._accumulate_gradients(step)
         norm = float(nn.utils.clip_grad_norm_(self.denoiser.parameters(), train.clip_norm))
         check_finite(step + 1, loss, norm, t, squared_errors)
         self.whole = False
         self.optimizer.step()
-        self.times.update(t, squared_errors)
+        self.times.update(t, losses)
         self.steps_done += 1
         self.ema.update(self.denoiser, self.steps_done)
         self.whole = True
         return StepReport(self.steps_done, train.steps or 0, loss, norm, rate, t, squared_errors)
 
-    def _accumulate_gradients(self, step: int) -> tuple[float, Tensor, Tensor]:
+    def _accumulate_gradients(self, step: int) -> tuple[float, Tensor, Tensor, Tensor]:
+        """The loss of the batch; of each picture its time, its loss as it is minimised, and its squared error."""
         config, n = self.config, self.config.train.batch_size
         if self.has_dropout:
             torch.manual_seed(int(generator(config.seed, "dropout", step).integers(2**62)))
@@ -109,7 +110,7 @@ class Trainer:
         t, weight = self.times.draw(n, config.seed, step)
         eps = normal((n, *self.data.shape), config.seed, "noise", step)
         drop = self._drop_masks(n, step)
-        total, squared_errors = 0.0, []
+        total, minimised, squared_errors = 0.0, [], []
         for part in torch.arange(n).chunk(config.train.accumulate):
             batch = self.data.batch(indices[part.numpy()], None if mirrored is None else mirrored[part.numpy()])
             keys = [(config.seed, step, i) for i in part.tolist()]
@@ -121,8 +122,9 @@ class Trainer:
             loss = (losses.total * weight[part].to(losses.total)).sum() / n
             loss.backward()
             total += float(loss.detach())
+            minimised.append(losses.total.detach().cpu())
             squared_errors.append(losses.squared_error.detach().cpu())
-        return total, t, torch.cat(squared_errors)
+        return total, t, torch.cat(minimised), torch.cat(squared_errors)
 
     def _drop_masks(self, n: int, step: int) -> dict[str, Tensor]:
         """Which conditions (n,) are hidden: each on its own, and of several also all together, as guidance starts from nothing."""
@@ -255,5 +257,5 @@ def check_finite(step: int, loss: float, norm: float, t: Tensor, squared_errors:
     where = f"at times {', '.join(f'{v:.3f}' for v in bad[:4].tolist())}" if len(bad) else "in the gradient only"
     raise NonFiniteError(
         f"step {step}: loss {loss:g}, gradient norm {norm:g}, not finite {where}; the weights were not touched. "
-        "Look at loss_by_time in metrics.jsonl; start anew with a lower train.learning_rate, a longer train.warm_up, train.precision=float32, or other data"
+        "Start anew with a lower train.learning_rate, a longer train.warm_up, train.precision=float32, or other data"
     )

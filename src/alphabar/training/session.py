@@ -115,8 +115,8 @@ class Session:
                 self._record(run, recorder, report)
                 yield report
         except NonFiniteError as error:
-            kept = f". The state before it is kept in {run.path}/checkpoints" if self.trainer.steps_done else ""
-            raise NonFiniteError(f"{error}{kept}") from None
+            kept = f", the state before it is kept in {run.path}/checkpoints" if self.trainer.steps_done else ""
+            raise NonFiniteError(f"{error}. Look at loss_by_time in {run.path}/metrics.jsonl{kept}") from None
         except StorageError:
             storable = False  # there is nowhere to save to; the last checkpoint stands
             raise
@@ -156,7 +156,10 @@ class Session:
                 )
             recorder.write_line(loss)
         with recorder.pause():
-            if report.step % (train.preview_every or report.steps) == 0 or report.step == report.steps:
+            if (
+                report.step % (train.preview_every or max(1, report.steps // PREVIEWS)) == 0
+                or report.step == report.steps
+            ):
                 self._preview(run)
                 recorder.plot()
             if report.step % train.checkpoint_every == 0 or report.step == report.steps:
@@ -242,9 +245,7 @@ def settle(config: Config, data: TrainingData) -> tuple[Config, float]:
     config = with_speed(with_train(config, threads=torch.get_num_threads()), data)
     seconds = measure_step(config, data, ESTIMATE_SECONDS if config.train.steps else MEASURE_SECONDS)
     steps = config.train.steps or max(1, int(config.train.minutes * 60 * TIME_FOR_TRAINING / seconds))
-    return with_train(
-        config, steps=steps, preview_every=config.train.preview_every or max(1, steps // PREVIEWS)
-    ), seconds
+    return with_train(config, steps=steps), seconds
 
 
 def with_speed(config: Config, data: TrainingData) -> Config:
