@@ -223,7 +223,7 @@ def table(out: Path) -> None:
 
 SHOWN = {
     "v, cosine times": "alphabar, preset small",
-    "v, cosine times, 16-32-64": "alphabar, preset quick",
+    "v, cosine times, 16-32-64, Muon": "alphabar, preset quick",
     "peer": "diffusers, course recipe",
     "peer, attention below, batch 32, cosine rate": "the same, tuned",
 }
@@ -245,7 +245,7 @@ def plot(out: Path, picture: Path) -> None:
         (curve,) = axis.semilogx(list(best), list(best.values()), "o-", label=label)
         if name == "peer" and best:
             axis.axhline(min(best.values()), color=curve.get_color(), lw=0.8, ls=":")
-    ticks = sorted({line["minutes"] for line in lines})
+    ticks = sorted({round(line["minutes"]) for line in lines})
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.minorticks_off()
     axis.set_ylim(bottom=0)
