@@ -507,3 +507,18 @@ def test_a_run_without_a_checkpoint_is_not_to_be_resumed(tmp_path):
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     with pytest.raises(CheckpointError, match="it has no checkpoint: remove it, or choose another --out"):
         fast(tmp_path / "run", 1)
+
+
+@pytest.mark.parametrize("minutes", [float("inf"), float("nan"), 0.0])
+def test_minutes_that_are_no_time_are_refused(minutes, tmp_path):
+    with pytest.raises(ConfigurationError, match=r"train\.minutes"):
+        prepare("digits", tmp_path / "run", minutes=minutes, settings=FAST)
+
+
+def test_a_non_finite_loss_names_the_metrics_where_there_are_some(tmp_path, monkeypatch):
+    wild = {"train.learning_rate": 1e30, "train.warm_up": 0, "train.clip_norm": 1e30}
+    with pytest.raises(NonFiniteError, match=r"other data$"):  # while the speed is measured
+        fast(tmp_path / "run", 4, settings=wild)
+    monkeypatch.setattr(session_module, "measure_step", lambda config, data, budget: 1.0)
+    with pytest.raises(NonFiniteError, match=r"Look at loss_by_time in .*run/metrics\.jsonl"):
+        list(fast(tmp_path / "run", 4, settings=wild).run())
