@@ -156,10 +156,8 @@ class Session:
                 )
             recorder.write_line(loss)
         with recorder.pause():
-            if (
-                report.step % (train.preview_every or max(1, report.steps // PREVIEWS)) == 0
-                or report.step == report.steps
-            ):
+            every = train.preview_every or max(1, report.steps // PREVIEWS)
+            if report.step % every == 0 or report.step == report.steps:
                 self._preview(run)
                 recorder.plot()
             if report.step % train.checkpoint_every == 0 or report.step == report.steps:
