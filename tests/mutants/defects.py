@@ -1401,7 +1401,16 @@ DEFECTS = [
         FUSED,
         "not compiled",
     ),
-    Defect("tall matrices orthogonalised the long way", "training/muon.py", "x.mT if tall else x)", "x)", MUON),
+    Defect(
+        "tall matrices orthogonalised the long way", "training/muon.py", "return x.mT if tall else x", "return x", MUON
+    ),
+    Defect(
+        "the polynomial meets the squares once",
+        "training/muon.py",
+        "polynomial @ squares @ polynomial",
+        "polynomial @ squares",
+        MUON,
+    ),
     Defect("Muon without the size of the matrix", "training/muon.py", "0.2 * max(shape) ** 0.5", "0.2", MUON),
     Defect(
         "Muon without looking ahead",

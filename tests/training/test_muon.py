@@ -24,6 +24,16 @@ def test_singular_vectors_stay_and_singular_values_come_near_1(shape):
     torch.testing.assert_close(inside - torch.diag_embed(values), torch.zeros_like(inside), atol=2e-4, rtol=0)
 
 
+@pytest.mark.parametrize("shape", [(8, 40), (40, 8), (16, 16)])
+def test_each_singular_value_goes_through_the_quintic_five_times(shape):
+    x = random(3, *shape)
+    p, s, q = torch.linalg.svd(x, full_matrices=False)
+    values = s / s.norm(dim=1, keepdim=True)
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    torch.testing.assert_close(orthogonalized(x), p @ torch.diag_embed(values) @ q, atol=1e-4, rtol=0)
+
+
 def test_the_size_of_the_gradient_does_not_matter_and_zero_stays_zero():
     x = random(1, 6, 9)
     torch.testing.assert_close(orthogonalized(1e-3 * x), orthogonalized(x), atol=1e-5, rtol=1e-4)

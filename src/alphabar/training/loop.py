@@ -219,8 +219,7 @@ def _like(value: Tensor, parameter: Tensor) -> Tensor:
 def build_optimizer(module: nn.Module, train: TrainSettings) -> torch.optim.AdamW:
     """AdamW (Loshchilov & Hutter 2019), or Muon."""
     if train.optimizer == "muon":
-        low = train.precision == "bfloat16"  # which was measured to be fast here
-        return Muon(module, train.learning_rate, train.weight_decay, torch.bfloat16 if low else torch.float32)
+        return Muon(module, train.learning_rate, train.weight_decay)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     return torch.optim.AdamW(trained, lr=train.learning_rate, weight_decay=train.weight_decay, fused=True)
 

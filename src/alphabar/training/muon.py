@@ -26,14 +26,11 @@ AT_THE_ENDS = ("conv_in", "conv_out")
 class Muon(torch.optim.AdamW):
     """AdamW whose `matrices` move by Muon. Convolutions count as matrices (out, in times height times width)."""
 
-    def __init__(
-        self, module: nn.Module, lr: float, weight_decay: float = 0.0, dtype: torch.dtype = torch.float32
-    ) -> None:
-        """dtype: of the products of the orthogonalisation, which needs few digits."""
+    def __init__(self, module: nn.Module, lr: float, weight_decay: float = 0.0) -> None:
         super().__init__(
             [p for p in module.parameters() if p.requires_grad], lr=lr, weight_decay=weight_decay, fused=True
         )
-        self.matrices, self.dtype = list_matrices(module), dtype
+        self.matrices = list_matrices(module)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -45,7 +42,7 @@ class Muon(torch.optim.AdamW):
             shape = (len(p), p[0].numel())
             alike.setdefault(shape, []).append((p, direction.reshape(shape)))
         for shape, pairs in alike.items():  # many small products at once
-            turned = orthogonalized(torch.stack([direction for _, direction in pairs]), self.dtype)
+            turned = orthogonalized(torch.stack([direction for _, direction in pairs]))
             for (p, _), direction in zip(pairs, turned, strict=True):
                 p.mul_(1 - rate * decay).add_(direction.reshape(p.shape), alpha=-rate * 0.2 * max(shape) ** 0.5)
         gradients = [p.grad for p in self.matrices]
@@ -79,17 +76,22 @@ def list_matrices(module: nn.Module) -> list[Tensor]:
     return [weight for weight in weights if weight.requires_grad]
 
 
-def orthogonalized(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def orthogonalized(matrices: Tensor) -> Tensor:
     """matrices (N, m, n) -> (N, m, n) float32 with the same singular vectors and singular values of about 1 (0.7 to 1.2).
 
-    Five steps X <- a X + (b X X^T + c (X X^T)^2) X, an odd polynomial of each singular value; values below 1e-3 of the norm stay smaller.
+    Five steps X <- (a + b G + c G^2) X with G = X X^T, an odd polynomial of each singular value; values below 1e-3 of the norm stay
+    smaller. As G follows from the G before it, the long side is met only at both ends: two fifths of the work where n is 9 m.
     """
     a, b, c = QUINTIC
     tall = matrices.size(-2) > matrices.size(-1)
     x = (matrices.mT if tall else matrices).float()
-    x = (x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)).to(dtype)
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    squares = x @ x.mT
+    product = torch.eye(x.size(-2), device=x.device)
     for _ in range(ITERATIONS):
-        square = x @ x.mT
-        polynomial = torch.baddbmm(square, square, square, beta=b, alpha=c)
-        x = torch.baddbmm(x, polynomial, x, beta=a)
-    return (x.mT if tall else x).float()
+        polynomial = torch.baddbmm(squares, squares, squares, beta=b, alpha=c)
+        polynomial.diagonal(dim1=-2, dim2=-1).add_(a)
+        product = polynomial @ product
+        squares = polynomial @ squares @ polynomial
+    x = product @ x
+    return x.mT if tall else x
