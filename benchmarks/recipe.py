@@ -1,6 +1,5 @@
 """Which recipe gives the best pictures after so many minutes: candidates trained for the same time, counted in steps.
 
-alphabar extractor fashion-mnist --pictures 20000 --out fashion.safetensors     what sees the pictures
 python benchmarks/recipe.py time OUT [NAME ...]            seconds of a step of candidates, in turns; those left out cost what "v" does
 python benchmarks/recipe.py time-peers OUT                 the same for the peer and the peer tuned, as diffusers computes them
 python benchmarks/recipe.py run OUT NAME ... --minutes 2   train each for minutes / seconds of a step, sample, measure
@@ -8,7 +7,8 @@ python benchmarks/recipe.py table OUT                      all that was measured
 python benchmarks/recipe.py plot OUT PICTURE.png           quality against minutes: the default recipe, slimmer, and the peer
 
 `time` wants a machine on which nothing else runs; `run` does not mind other work, since it counts steps. Data: Fashion-MNIST without
-classes, --data for a folder of one's own. Results are added to OUT/results.jsonl, so that a series may take several sittings. The
+classes, --data for a folder of one's own. What sees them is data/fashion.safetensors, made by `alphabar extractor fashion-mnist --pictures 20000`;
+kept here, as another machine makes slightly other weights of it. Results are added to OUT/results.jsonl, so that a series may take several sittings. The
 distances are those of N samples to pictures that the run held out and the extractor did not see (--reference fashion-mnist-test for figures
 that are published: a recipe is not chosen by the test set). `peer` is the recipe of the Hugging Face course's small UNet2DModel, and "peer, ..."
 what tuning makes of it, trained by alphabar's kernels: what is learned in so many steps does not depend on how fast they are. How many steps
@@ -38,7 +38,7 @@ from alphabar.runs.checkpoint import find_checkpoint
 from alphabar.training.loop import Trainer
 
 app = typer.Typer(add_completion=False, help=__doc__)
-FILE = Path("fashion.safetensors")
+FILE = Path(__file__).parent / "data" / "fashion.safetensors"
 FAST = {"train.precision": "bfloat16", "train.kernels": "fused"}
 V = {"diffusion.prediction": "v", "train.rate": "cosine"}
 DDPM: dict[str, Any] = {
