@@ -73,9 +73,9 @@ def test_dropping_hides_the_marked_and_leaves_the_others_alone(case):
     built, values = null_and_given(case)
     given, dropped = built(values, 3), built(values, 3, torch.tensor([False, True, False]))
     assert_same(rows(dropped, [0, 2]), rows(given, [0, 2]))
-    assert_same(rows(dropped, [1]), built(None, 1))
+    assert_same(rows(dropped, [1]), built(None, 1), 1e-5)  # a batch of another size may round differently
     with pytest.raises(AssertionError):
-        assert_same(rows(given, [1]), built(None, 1))
+        assert_same(rows(given, [1]), built(None, 1), 1e-5)
     assert_same(built(values, 3, torch.zeros(3, dtype=torch.bool)), given)
 
 
