@@ -49,6 +49,8 @@ DDPM: dict[str, Any] = {
 COSINE = V | {"schedule.kind": "cosine"}
 SLIM = {"network.channels": [16, 32, 64]}
 MUON = {"train.optimizer": "muon", "train.learning_rate": 4e-3}
+TIMES = {"loss.times": "cosine"}
+QUICK = V | SLIM | MUON | TIMES | {"train.warm_up": 50}
 WIDE = {"network.channels": [32, 64, 96]}
 PATCHES = {"network.patch": 2, "network.channels": [48, 96], "network.attention": [False, True]}
 
@@ -91,10 +93,15 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "v, no attention": V | {"network.attention": [False, False, False], "network.middle_attention": False},
     "v, patches 48-96": V | PATCHES,
     "v, patches 64-128": V | PATCHES | {"network.channels": [64, 128]},
-    "v, cosine times": V | {"loss.times": "cosine"},
-    "v, cosine times, 16-32-64": V | SLIM | {"loss.times": "cosine"},
-    "v, cosine times, Muon": V | MUON | {"loss.times": "cosine"},
-    "v, cosine times, 16-32-64, Muon": V | SLIM | MUON | {"loss.times": "cosine"},
+    "v, cosine times": V | TIMES,
+    "v, cosine times, 16-32-64": V | SLIM | TIMES,
+    "v, cosine times, Muon": V | MUON | TIMES,
+    "v, cosine times, 16-32-64, Muon": V | SLIM | MUON | TIMES,
+    "v, cosine times, 16-32-64, Muon, warm-up 50": QUICK,
+    "v, cosine times, 16-32-64, Muon, warm-up 20": QUICK | {"train.warm_up": 20},
+    "v, cosine times, 16-32-64, Muon 8e-3, warm-up 50": QUICK | {"train.learning_rate": 8e-3},
+    "v, cosine times, 16-32-64, Muon, warm-up 50, batch 32": QUICK | {"train.batch_size": 32},
+    "v, cosine times, 16-32-64, Muon, warm-up 50, batch 48": QUICK | {"train.batch_size": 48},
     "v, cosine, 16-32-64": COSINE | SLIM,
     "v, cosine, 16-32-64, batch 32": COSINE | SLIM | {"train.batch_size": 32},
     "v, cosine, min-SNR": COSINE | {"loss.weight": "min_snr"},

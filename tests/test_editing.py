@@ -301,7 +301,7 @@ def test_little_strength_keeps_the_picture_and_the_whole_forgets_it():
     pipeline = exact_pipeline()
     pictures = drawn(pipeline, 16)
     start = editing.times_from(pipeline, 0.01)[0]
-    noise = float(pipeline.denoiser.schedule.noise(start)) * 127.5  # in 8-bit levels; the posterior's mean is nearer than that
+    noise = 127.5 * float(pipeline.denoiser.schedule.noise(start))  # the posterior's mean is nearer than that
     nearly = editing.image_to_image(pipeline, pictures, 0.01, range(16)).run().pictures
     assert apart(nearly, to_uint8(pictures)) < noise
     one, other = (editing.image_to_image(pipeline, x, 1.0, range(16)).run().pictures for x in (pictures, -pictures))

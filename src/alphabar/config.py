@@ -66,8 +66,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "network": {"channels": [32, 64], "blocks": 1, "attention": [False, True], "groups": 8},
         "train": {"learning_rate": 2e-3, "minutes": 2.0},
     },
-    # "small" with fewer channels, 0.7 M parameters, for minutes that are short for it: more steps are worth more then.
-    "quick": SMALL | {"network": SMALL_NETWORK | {"channels": [16, 32, 64]}},
+    # "small" with fewer channels, 0.7 M parameters, and a short warm-up, for minutes that are few for it: more steps are worth more then.
+    "quick": SMALL | {
+        "network": SMALL_NETWORK | {"channels": [16, 32, 64]},
+        "train": SMALL["train"] | {"warm_up": 50},
+    },
     # For 28 to 64 pixels on a CPU: 1.5 M parameters, trained by the best recipe found so far (benchmarks/RESULTS.md, The recipe).
     "small": SMALL,
     # The network of "small" with the training of the derivation (Ho et al. 2020).
