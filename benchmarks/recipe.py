@@ -229,8 +229,8 @@ def table(out: Path) -> None:
 
 
 SHOWN = {
-    "v, cosine times": "alphabar, preset small",
-    "v, cosine times, 16-32-64, Muon": "alphabar, preset quick",
+    "v, cosine times, Muon": "alphabar, preset small",
+    "v, cosine times, 16-32-64, Muon, warm-up 50": "alphabar, preset quick",
     "peer": "diffusers, course recipe",
     "peer, attention below, batch 32, cosine rate": "the same, tuned",
 }

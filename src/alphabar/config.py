@@ -89,7 +89,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 """All share T = 1000 linear betas; all but "small" and "quick" eps prediction, the simple loss, uniform times and a constant rate, as in DDPM."""
 
 LARGEST_TINY = 16
-FEW_STEPS = 2000  # below so many steps of "small", "quick" makes better pictures in the same time (benchmarks/RESULTS.md, The recipe)
+FEW_STEPS = 1100  # below so many steps of "small", "quick" makes better pictures in the same time (benchmarks/RESULTS.md, The recipe)
 OF_A_CONDITION = re.compile(r"conditions\.\w+\.\w+")
 
 
