@@ -258,7 +258,7 @@ def plot(out: Path, picture: Path) -> None:
     axis.set_ylim(bottom=0)
     axis.set(xlabel="minutes of training on two CPU cores", ylabel="Fréchet distance", title="Fashion-MNIST, 28x28")
     axis.grid(alpha=0.3)
-    axis.legend(loc="lower right")
+    axis.legend(loc="best")
     figure.savefig(picture)
 
 
