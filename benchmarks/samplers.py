@@ -142,7 +142,7 @@ def quality(
     out: Path,
     data: Annotated[str, typer.Option()],
     extractor: Annotated[Path, typer.Option()],
-    samplers: Annotated[str, typer.Option(help="NAME:STEPS, ...")] = "auto:10,ancestral:1000",
+    samplers: Annotated[str, typer.Option(help="NAME:STEPS or NAME/GRID:STEPS, ...")] = "auto:10,ancestral:1000",
     n: int = 2000,
     seeds: str = "0,1,2",
 ) -> None:
@@ -166,9 +166,10 @@ def quality(
 
 
 def of_text(pipeline: Pipeline, text: str) -> Pipeline:
-    """NAME:STEPS -> the pipeline with these."""
-    name, _, steps = text.partition(":")
-    return pipeline.with_settings(sampler=name, steps=int(steps))
+    """NAME:STEPS or NAME/GRID:STEPS -> the pipeline with these."""
+    how, _, steps = text.partition(":")
+    name, _, grid = how.partition("/")
+    return pipeline.with_settings(sampler=name, grid=grid or None, steps=int(steps))
 
 
 def seconds_of(chosen: dict[str, Pipeline], batch: int = 64) -> dict[str, float]:
