@@ -309,7 +309,7 @@ def test_little_strength_keeps_the_picture_and_the_whole_forgets_it():
     assert apart(one, to_uint8(pictures)) > 3 * noise
 
 
-@pytest.mark.parametrize("grid", ["trailing", "quadratic", "log_snr", "karras", "leading", "linspace"])
+@pytest.mark.parametrize("grid", ["trailing", "quadratic", "log_snr", "karras", "few", "leading", "linspace"])
 def test_it_starts_at_the_time_of_the_grid_that_is_nearest_and_uses_only_those_below(grid):
     pipeline = exact_pipeline(steps=20, grid=grid)
     times = pipeline.times()

@@ -145,7 +145,7 @@ SamplerName = Literal[
     "auto", "ancestral", "ddim", "euler", "heun", "dpm++2s", "dpm++2m", "dpm++3m", "dpm++2m-sde", "unipc", "deis", "plms",
     "adaptive",
 ]  # fmt: skip
-GridName = Literal["trailing", "leading", "linspace", "quadratic", "log_snr", "karras"]
+GridName = Literal["trailing", "leading", "linspace", "quadratic", "log_snr", "karras", "few"]
 OPTION_OF = {"variance": "ancestral", "eta": "ddim", "tolerance": "adaptive"}
 """Settings that one sampler alone has: with `auto` they pick it."""
 
@@ -160,7 +160,7 @@ class SampleSettings(Settings):
     )
     grid: GridName | None = Field(
         None,
-        description="where the steps lie: trailing (even in t), leading, linspace, quadratic, log_snr or karras; default: trailing, or what auto picks",
+        description="where the steps lie: trailing (even in t), leading, linspace, quadratic, log_snr, karras or few; default: trailing, or what auto picks",
     )
     steps: int | None = Field(
         None, ge=1, description="reverse steps, at most T; default: 50, of ancestral sampling 250, of adaptive 10"

@@ -419,6 +419,14 @@ DEFECTS = [
         SAMPLERS,
         "even_in_their_variable",
     ),
+    Defect(
+        "the grid few from the schedule's own least noise",
+        "samplers/grids.py",
+        "clean = clean.clamp(min=float(noisy) * FEW[1] / FEW[0])",
+        "clean = clean.clamp(min=0.0)",
+        SAMPLERS,
+        "the_grid_few",
+    ),
     # editing
     Defect(
         "mask upside down",

@@ -48,7 +48,7 @@ def sample(
     grid: Annotated[
         str | None,
         typer.Option(
-            help="Where the steps lie: trailing, leading, linspace, quadratic, log_snr, or karras. Default: trailing, or what auto picks."
+            help="Where the steps lie: trailing, leading, linspace, quadratic, log_snr, karras, or few. Default: trailing, or what auto picks."
         ),
     ] = None,
     eta: Annotated[

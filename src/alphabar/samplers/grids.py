@@ -12,6 +12,10 @@ from ..schedule import Schedule
 from .coordinates import half_log_snr, sigma, time_at
 
 LEAST_TIME = 1e-3  # the last time before 0 where no table gives one
+FEW = (
+    30.0,
+    0.05,
+)  # sigma between which the steps of the grid "few" are spread; for pictures in [-1, 1], found at 10 steps (benchmarks/RESULTS.md)
 
 
 def time_grid(name: str, schedule: Schedule, steps: int) -> Tensor:
@@ -62,6 +66,18 @@ def karras_times(schedule: Schedule, steps: int) -> Tensor:
     return _from_noise(time_at(schedule, -7 * _between(noisy, clean, steps).log()))
 
 
+def few_times(schedule: Schedule, steps: int) -> Tensor:
+    """sigma^(1 / 5) evenly spaced from 30 to 0.05: for few steps, none of them spent on noise that hides all or that cannot be seen.
+
+    As `karras_times` with other ends and another exponent. A schedule whose most noise is below 30 is spread from there to 1 / 600 of it;
+    none goes below its own least time.
+    """
+    noisy, clean = (sigma(schedule, t) for t in (_noisiest(schedule), least_time(schedule)))
+    noisy = noisy.clamp(max=FEW[0])
+    clean = clean.clamp(min=float(noisy) * FEW[1] / FEW[0])
+    return _from_noise(time_at(schedule, -5 * _between(noisy ** (1 / 5), clean ** (1 / 5), steps).log()))
+
+
 GRIDS: dict[str, Callable[[Schedule, int], Tensor]] = {
     "trailing": trailing_times,
     "leading": leading_times,
@@ -69,6 +85,7 @@ GRIDS: dict[str, Callable[[Schedule, int], Tensor]] = {
     "quadratic": quadratic_times,
     "log_snr": log_snr_times,
     "karras": karras_times,
+    "few": few_times,
 }
 
 

@@ -65,7 +65,7 @@ class Choice:
 # benchmarks/samplers.py, benchmarks/RESULTS.md.
 AUTO = {
     1: Choice("unipc", "log_snr"),
-    8: Choice("dpm++2m-sde", "log_snr"),
+    5: Choice("unipc", "few"),
     15: Choice("dpm++2m-sde", "karras"),
     40: Choice("dpm++2m-sde", "trailing"),
 }
