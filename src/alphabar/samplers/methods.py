@@ -61,11 +61,11 @@ class Choice:
     grid: str
 
 
-# From which number of steps on, the later the stronger. Measured on Fashion-MNIST with the same model and noise for all:
+# From which number of steps on, the later the stronger. Measured with the same model and noise for all:
 # benchmarks/samplers.py, benchmarks/RESULTS.md.
 AUTO = {
     1: Choice("unipc", "log_snr"),
-    5: Choice("unipc", "few"),
+    4: Choice("unipc", "few"),
     15: Choice("dpm++2m-sde", "karras"),
     40: Choice("dpm++2m-sde", "trailing"),
 }
