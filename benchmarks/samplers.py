@@ -11,7 +11,8 @@ methods; pictures in [-1, 1]). The features are those of `alphabar extractor fas
 the test set is used here only to compare samplers of one model.
 
 `quality` measures N samples of each of --samplers, for each seed, against real pictures, and adds a line to OUT.jsonl for each, leaving out
-what it holds already: a series may take several sittings. Its seconds are those of one batch, in turns.
+what it holds already: a series may take several sittings. Its seconds are those of one batch, in turns. Where TEST is small, --whole
+takes up to N of it as the reference although no others are left for a floor.
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ from side_by_side import in_turns
 
 import alphabar
 from alphabar.data.builtin_sets import load_fashion_mnist
-from alphabar.data.pictures import to_signed, to_uint8
+from alphabar.data.pictures import PictureSet, to_signed, to_uint8
 from alphabar.denoiser import DenoiserLike
 from alphabar.evaluation.classifier import load_classifier
 from alphabar.evaluation.distances import kernel_distance
-from alphabar.evaluation.extractors import features, load_extractor
-from alphabar.evaluation.quality import Distances
+from alphabar.evaluation.extractors import Extractor, features, load_extractor
+from alphabar.evaluation.pictures import real_pictures, take
+from alphabar.evaluation.quality import REAL_AT_MOST, Distances, drawn
 from alphabar.evaluation.run_evaluation import asked_of, real_of_run, samples_of
 from alphabar.pipeline import Pipeline
 from alphabar.randomness import derive_seeds, generator
@@ -145,24 +147,46 @@ def quality(
     samplers: Annotated[str, typer.Option(help="NAME:STEPS or NAME/GRID:STEPS, ...")] = "auto:10,ancestral:1000",
     n: int = 2000,
     seeds: str = "0,1,2",
+    whole: Annotated[bool, typer.Option("--whole", help="A reference of up to N pictures, without a floor.")] = False,
 ) -> None:
     """Distances of samples to real pictures, for each sampler and seed, into lines of OUT."""
     judge, pipeline = load_extractor(extractor), alphabar.load(run)
     chosen = {text: of_text(pipeline, text) for text in samplers.split(",")}
-    own = {"run": run.name, "model": pipeline.record["model"], "data": data, "n": n, "extractor": judge.hash}
+    own = {
+        "run": run.name,
+        "model": pipeline.record["model"],
+        "data": data,
+        "n": n,
+        "whole": whole,
+        "extractor": judge.hash,
+    }
     known = {(line["sampler"], line["seed"]) for line in lines_of(out) if own.items() <= line.items()}
     missing = [pair for pair in itertools.product(map(int, seeds.split(",")), chosen) if pair[::-1] not in known]
     seconds = seconds_of(chosen)
     for seed, text in missing:
-        real, _ = real_of_run(find_checkpoint(run), data, None, judge, n, seed, None)
-        reference, floor = (features(judge, np.asarray(part.pictures[:])) for part in (real.reference, real.floor))
-        made = samples_of(chosen[text], asked_of(pipeline, real.reference, seed), seed).pictures
-        line = own | {"sampler": text, "seed": seed, "seconds": seconds[text]}
+        real, floor = compared_with(run, data, judge, n, seed, whole)
+        reference = features(judge, np.asarray(real.pictures[:]))
+        made = samples_of(chosen[text], asked_of(pipeline, real, seed), seed).pictures
+        line = own | {"sampler": text, "seed": seed, "seconds": seconds[text], "reference": len(real)}
         line |= vars(Distances.between(features(judge, made), reference))
-        line |= {"floor": Distances.between(floor, reference).frechet}
+        line |= {
+            "floor": floor and Distances.between(features(judge, np.asarray(floor.pictures[:])), reference).frechet
+        }
         with out.open("a") as file:
             file.write(json.dumps(line) + "\n")
         print(line, flush=True)
+
+
+def compared_with(
+    run: Path, data: str, judge: Extractor, n: int, seed: int, whole: bool
+) -> tuple[PictureSet, PictureSet | None]:
+    """The reference and the floor; of `whole`, up to n pictures that the extractor has not seen, and no floor."""
+    found = find_checkpoint(run)
+    if not whole:
+        real, _ = real_of_run(found, data, None, judge, n, seed, None)
+        return real.reference, real.floor
+    pictures = real_pictures(found, data, None, REAL_AT_MOST, seed, None).data
+    return take(pictures, drawn(pictures, judge, seed, "reference")[0][:n]), None
 
 
 def of_text(pipeline: Pipeline, text: str) -> Pipeline:
@@ -195,14 +219,23 @@ def quality_table(out: Path) -> None:
     """What was measured, as Markdown: means over the seeds, with each seed's value behind."""
     print("| run | sampler, steps | N, seeds | Frechet distance | kernel distance x 1000 | floor | seconds a picture |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
-    order = lambda line: (line["run"], line["model"], line["extractor"], line["data"], line["sampler"], line["n"])  # noqa: E731
-    for (run, _, _, _, sampler, n), found in itertools.groupby(sorted(lines_of(out), key=order), order):
+    order = lambda line: (
+        line["run"],
+        line["model"],
+        line["extractor"],
+        line["data"],
+        line["sampler"],
+        line["n"],
+        line["whole"],
+    )  # noqa: E731
+    for (run, _, _, _, sampler, n, _), found in itertools.groupby(sorted(lines_of(out), key=order), order):
         lines = list(found)
         mean = lambda name, lines=lines: statistics.mean(line[name] for line in lines)  # noqa: E731
         each = ", ".join(f"{line['frechet']:.3f}" for line in lines)
+        floor = f"{mean('floor'):.3f}" if all(line["floor"] for line in lines) else "-"
         kernel = f"{1000 * mean('kernel'):.1f} ± {1000 * mean('kernel_error'):.1f}"
         print(
-            f"| {run} | {sampler} | {n}, {len(lines)} | {mean('frechet'):.3f} ({each}) | {kernel} | {mean('floor'):.3f} "
+            f"| {run} | {sampler} | {n}, {len(lines)} | {mean('frechet'):.3f} ({each}) | {kernel} | {floor} "
             f"| {mean('seconds'):.3f} |"
         )
 
