@@ -219,15 +219,10 @@ def quality_table(out: Path) -> None:
     """What was measured, as Markdown: means over the seeds, with each seed's value behind."""
     print("| run | sampler, steps | N, seeds | Frechet distance | kernel distance x 1000 | floor | seconds a picture |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
-    order = lambda line: (
-        line["run"],
-        line["model"],
-        line["extractor"],
-        line["data"],
-        line["sampler"],
-        line["n"],
-        line["whole"],
-    )  # noqa: E731
+
+    def order(line):
+        return tuple(line[key] for key in ("run", "model", "extractor", "data", "sampler", "n", "whole"))
+
     for (run, _, _, _, sampler, n, _), found in itertools.groupby(sorted(lines_of(out), key=order), order):
         lines = list(found)
         mean = lambda name, lines=lines: statistics.mean(line[name] for line in lines)  # noqa: E731
