@@ -80,6 +80,43 @@ def ours(network: str, batch: int, precision: str, kernels: str) -> Trainer:
     return trainer
 
 
+class Plain(torch.nn.Module):
+    """diffusers' network as a function of (x_t, t) with a float32 result, as it comes or tuned."""
+
+    def __init__(self, network: str, low: bool = False, channels_last: bool = False, compiled: bool = False) -> None:
+        super().__init__()
+        model = unet(network).to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+        self.low = low
+        self.network = torch.compile(model) if compiled else model
+
+    def forward(self, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """The network's output."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.low):
+            return self.network(x_t, t).sample.float()
+
+
+def loss_of_diffusers(model: Plain) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The loss of its training example."""
+    from diffusers import DDPMScheduler
+
+    scheduler = DDPMScheduler(num_train_timesteps=1000)
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        noise, t = torch.randn_like(x), torch.randint(1000, (len(x),))
+        return F.mse_loss(model(scheduler.add_noise(x, noise, t), t), noise)
+
+    return loss
+
+
+def loss_of_azula(model: Plain) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The loss of its denoiser with EDM's preconditioning around the same network."""
+    from azula.denoise import KarrasDenoiser
+    from azula.noise import VPSchedule
+
+    denoiser = KarrasDenoiser(model, VPSchedule())
+    return lambda x: denoiser.loss(x, torch.rand(len(x)))
+
+
 def theirs(
     network: str,
     batch: int,
@@ -87,27 +124,19 @@ def theirs(
     channels_last: bool = False,
     fused: bool = False,
     compiled: bool = False,
+    loss_of: Callable[[Plain], Callable[[torch.Tensor], torch.Tensor]] = loss_of_diffusers,
 ) -> Step:
-    """One step of the training example."""
-    from diffusers import DDPMScheduler
-
-    model = unet(network)
-    if channels_last:
-        model = model.to(memory_format=torch.channels_last)
+    """One step of diffusers' training example, with another peer's loss if one is given."""
+    model = Plain(network, low, channels_last, compiled)
     data = torch.from_numpy(pictures(network)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    scheduler = DDPMScheduler(num_train_timesteps=1000)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=1e-6, fused=fused or None)
-    forward = torch.compile(model) if compiled else model
+    loss_on = loss_of(model)
 
     def step() -> None:
         x = data[torch.randint(len(data), (batch,))]
         if channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
-        noise, t = torch.randn_like(x), torch.randint(1000, (batch,))
-        noisy = scheduler.add_noise(x, noise, t)
-        with torch.autocast("cpu", torch.bfloat16, enabled=low):
-            output = forward(noisy, t).sample
-        loss = F.mse_loss(output.float(), noise)
+        loss = loss_on(x)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -1,4 +1,4 @@
-"""Training and sampling beside diffusers: the same network and weights, the same data in memory, batch and threads, in turns.
+"""Training and sampling beside diffusers and azula: the same network and weights, the same data in memory, batch and threads, in turns.
 
 python benchmarks/speed.py training --network ddpm-cifar10 --batch 32      rows 1 and 4 of RESULTS.md
 python benchmarks/speed.py training --network course --batch 128           row 2
@@ -11,13 +11,15 @@ python benchmarks/speed.py parts                                           the f
 python benchmarks/speed.py memory-of-data FOLDER                           row 9, its second half; FOLDER takes about 4 GB
 
 The peer "as it comes" is the loop of diffusers' training example: UNet2DModel in float32, AdamW, gradients clipped at 1. "Tuned" is the
-best of TUNED (side_by_side.py), each measured. Their average of weights is left out, alphabar's is in. Needs diffusers (`pip install '.[dev]'`); --setup
-makes an environment of its own for both. Medians of --rounds rounds in turns, with the spread from least to most; set-up and compiling
+best of TUNED (side_by_side.py), each measured; azula's loss and DDIM sampler run around the same network, likewise. Their average of weights is
+left out, alphabar's is in. Needs diffusers (`pip install '.[dev]'`); `setup`
+makes an environment of its own for all. Medians of --rounds rounds in turns, with the spread from least to most; set-up and compiling
 happen before. A rate in GFLOP/s counts products only, three times those of a forward pass for training.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import resource
 import statistics
 import subprocess
@@ -33,7 +35,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
-from side_by_side import NETWORKS, TUNED, Step, best_rate, forward_gflop, in_turns, ours, pictures, report, theirs, unet
+from side_by_side import (
+    NETWORKS,
+    TUNED,
+    Plain,
+    Step,
+    best_rate,
+    forward_gflop,
+    in_turns,
+    loss_of_azula,
+    ours,
+    pictures,
+    report,
+    theirs,
+)
 
 from alphabar.config import finish
 from alphabar.data.pictures import PictureSet
@@ -45,6 +60,15 @@ from alphabar.training.session import train
 
 app = typer.Typer(add_completion=False)
 HERE = Path(__file__).parent
+AZULA = "azula==0.11.1"
+
+
+def azula() -> bool:
+    """Whether this peer is here; says so where it is not."""
+    found = importlib.util.find_spec("azula") is not None
+    if not found:
+        print(f"azula is not installed and left out; pip install --no-deps {AZULA} einops")
+    return found
 
 
 @app.command()
@@ -59,6 +83,9 @@ def training(
         "diffusers as it comes": theirs(network, batch),
     }
     steps |= {f"diffusers, {name}": theirs(network, batch, **TUNED[name]) for name in names}
+    if azula():
+        steps["azula as it comes"] = theirs(network, batch, loss_of=loss_of_azula)
+        steps |= {f"azula, {name}": theirs(network, batch, loss_of=loss_of_azula, **TUNED[name]) for name in names}
     report(in_turns(steps, rounds), batch, 3 * forward_gflop(network))
     print(f"best bfloat16 rate {best_rate(torch.bfloat16):.0f}, float32 {best_rate(torch.float32):.0f} GFLOP/s")
 
@@ -79,30 +106,42 @@ def sampling(network: str = "ddpm-cifar10", batch: int = 32, steps: int = 3, rou
     def mine() -> None:
         last_state(pipeline.states(list(range(batch))))
 
-    def peer(low: bool = False, channels_last: bool = False, compiled: bool = False) -> Step:
-        model = unet(network).eval()
-        if channels_last:
-            model = model.to(memory_format=torch.channels_last)
-        forward, scheduler = torch.compile(model) if compiled else model, DDIMScheduler(num_train_timesteps=1000)
+    def of_diffusers(**how: bool) -> Step:
+        model, scheduler = Plain(network, **how).eval(), DDIMScheduler(num_train_timesteps=1000)
 
         @torch.inference_mode()
         def run() -> None:
             scheduler.set_timesteps(steps)
             x = torch.randn(batch, *shape)
             for t in scheduler.timesteps:
-                with torch.autocast("cpu", torch.bfloat16, enabled=low):
-                    output = forward(x, t).sample
-                x = scheduler.step(output.float(), t, x).prev_sample
+                x = scheduler.step(model(x, t), t, x).prev_sample
 
         return run
 
-    found = {
-        "alphabar, bfloat16, fused kernels": mine,
-        "diffusers as it comes": peer(),
-        "diffusers, bf16": peer(low=True),
-        "diffusers, bf16, channels_last": peer(low=True, channels_last=True),
-        "diffusers, bf16, channels_last, compile": peer(low=True, channels_last=True, compiled=True),
+    def of_azula(**how: bool) -> Step:
+        from azula.denoise import KarrasDenoiser
+        from azula.noise import VPSchedule
+        from azula.sample import DDIMSampler
+
+        denoiser = KarrasDenoiser(Plain(network, **how).eval(), VPSchedule())
+        sampler = DDIMSampler(denoiser, steps=steps, silent=True)
+
+        @torch.inference_mode()
+        def run() -> None:
+            sampler(sampler.init((batch, *shape)))
+
+        return run
+
+    ways: dict[str, dict[str, bool]] = {
+        "as it comes": {},
+        "bf16": {"low": True},
+        "bf16, channels_last": {"low": True, "channels_last": True},
+        "bf16, channels_last, compile": {"low": True, "channels_last": True, "compiled": True},
     }
+    found: dict[str, Step] = {"alphabar, bfloat16, fused kernels": mine}
+    found |= {f"diffusers, {name}": of_diffusers(**way) for name, way in ways.items()}
+    if azula():
+        found |= {f"azula, {name}": of_azula(**way) for name, way in ways.items()}
     report(
         {k: [v / steps for v in taken] for k, taken in in_turns(found, rounds).items()}, batch, forward_gflop(network)
     )
@@ -297,6 +336,9 @@ def setup(folder: Path = HERE / "environment") -> None:
     subprocess.run(
         [python, "-m", "pip", "install", "-c", HERE.parent / "constraints.txt", f"{HERE.parent}[dev]"], check=True
     )
+    subprocess.run(
+        [python, "-m", "pip", "install", "--no-deps", AZULA, "einops"], check=True
+    )  # torchvision is for its hub
     print(f"{python} {__file__} training")
 
 
