@@ -14,7 +14,7 @@ import alphabar
 SOURCE = Path(alphabar.__file__).parent
 LAYERS = [
     {"errors"},
-    {"settings", "randomness"},
+    {"settings", "randomness", "machine"},
     {"schedule", "conditions", "data", "networks"},
     {"gaussian"},
     {"parameterization"},

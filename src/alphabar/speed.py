@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,9 @@ from torch import Tensor, nn
 from . import __version__
 from .denoiser import PRECISIONS, Denoiser
 from .errors import AlphabarError, ConfigurationError, unknown
-from .networks.fused import fused_group_norm
+from .machine import cache_folder, processor
+from .networks.native import Unavailable, library
 from .runs.atomic import write_json
-from .runs.environment import cache_folder, processor
 
 ROUNDS = 3
 BATCH, PIXELS = 16, 16 * 64 * 64  # pictures of a measurement, fewer of large ones
@@ -198,12 +197,11 @@ def settle_sampling(denoiser: Denoiser, shape: Sequence[int], evaluations: int, 
     return choice if choice.seconds else None
 
 
-@cache
 def fused_works() -> bool:
-    """Whether the fused kernels can be compiled here."""
+    """Whether the fused kernels can be built here."""
     try:
-        fused_group_norm(torch.ones(2, 4, 2, 2), torch.ones(4), torch.ones(4), 2, 1e-5)
-    except Exception:  # of many kinds: no compiler, or one that fails
+        library()
+    except Unavailable:
         return False
     return True
 

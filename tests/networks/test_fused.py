@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import copy
+import ctypes
+import platform
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from alphabar.conditions.base import Cond, Doors
-from alphabar.networks import fused
+from alphabar.networks import fused, native
 from alphabar.networks.layers import Attention, GroupNorm, Upsample
 from alphabar.networks.settings import UNetSettings
 from alphabar.networks.unet import UNet
 
 PRECISION = {torch.float32: 2e-6, torch.bfloat16: 8e-3}
-
-
-@pytest.fixture(params=["as written", "compiled"])
-def kernels(request, monkeypatch):
-    """The parts as they are written, and compiled; the second takes a while."""
-    if request.param == "as written":
-        monkeypatch.setattr(fused, "compiled", lambda part: part)
-    return request.param
 
 
 def relative(a, b):
@@ -44,7 +39,7 @@ def leaf(*shape, mean=0.0, dtype=torch.float32, seed=0):
 
 @pytest.mark.parametrize("dtype", PRECISION)
 @pytest.mark.parametrize("silu", [True, False])
-def test_fused_group_norm_is_group_norm_with_its_gradients(kernels, dtype, silu):
+def test_fused_group_norm_is_group_norm_with_its_gradients(dtype, silu):
     """Against torch's own in float64; gain, bias and offset by picture and channel."""
     x = leaf(5, 24, 7, 6, mean=3.0, dtype=dtype)
     gain, bias, offset = (leaf(5, 24, seed=i) for i in (1, 2, 3))
@@ -61,8 +56,7 @@ def test_fused_group_norm_is_group_norm_with_its_gradients(kernels, dtype, silu)
         assert relative(a, b) < PRECISION[dtype], name
 
 
-def test_a_mean_far_from_zero_costs_no_digits(monkeypatch):
-    monkeypatch.setattr(fused, "compiled", lambda part: part)
+def test_a_mean_far_from_zero_costs_no_digits():
     x = leaf(2, 8, 16, 16, mean=1000.0).detach()
     ones, zeros = torch.ones(8), torch.zeros(8)
     plain = F.group_norm(x.double(), 2, eps=1e-5)
@@ -71,11 +65,12 @@ def test_a_mean_far_from_zero_costs_no_digits(monkeypatch):
 
 @pytest.mark.parametrize("dtype", PRECISION)
 @pytest.mark.parametrize("with_shift", [True, False])
-def test_a_convolution_of_the_norm_is_both_one_after_the_other(kernels, dtype, with_shift):
+@pytest.mark.parametrize(("channels", "outputs"), [(8, 5), (24, 36)])  # torch's convolution, and Winograd's
+def test_a_convolution_of_the_norm_is_both_one_after_the_other(dtype, with_shift, channels, outputs):
     """Against torch's own in float64; weights in float32, rounded to the precision of x on both ways."""
-    x = leaf(3, 8, 7, 6, mean=2.0, dtype=dtype)
-    gain, bias, offset = (leaf(3, 8, seed=i) for i in (1, 2, 3))
-    weight, shift = leaf(5, 8, 3, 3, seed=4), leaf(5, seed=5) if with_shift else None
+    x = leaf(3, channels, 7, 6, mean=2.0, dtype=dtype)
+    gain, bias, offset = (leaf(3, channels, seed=i) for i in (1, 2, 3))
+    weight, shift = leaf(outputs, channels, 3, 3, seed=4), leaf(outputs, seed=5) if with_shift else None
     y = fused.norm_convolution(x, gain, bias, 4, 1e-5, offset, weight, shift)
     assert y.dtype == dtype
     normed = F.group_norm(x.double() + offset.double()[:, :, None, None], 4, eps=1e-5)
@@ -90,8 +85,93 @@ def test_a_convolution_of_the_norm_is_both_one_after_the_other(kernels, dtype, w
         assert relative(a, b) < 2 * PRECISION[dtype]
 
 
-def test_a_frozen_convolution_passes_the_same_gradient_on(monkeypatch):
-    monkeypatch.setattr(fused, "compiled", lambda part: part)
+@pytest.fixture(params=["-march=native", "-march=x86-64", "-march=haswell"])
+def processor(request, monkeypatch, tmp_path_factory):
+    """The kernels built for this processor, and for older ones, which take other widths and no products of bfloat16."""
+    if request.param != "-march=native":
+        if platform.machine() != "x86_64":
+            pytest.skip("another kind of processor")
+        if request.param == "-march=haswell" and "avx2" not in Path("/proc/cpuinfo").read_text():
+            pytest.skip("an older processor")
+        path = tmp_path_factory.mktemp("kernels") / "older.so"
+        monkeypatch.setattr(native, "TARGETS", ([request.param, "-fopenmp"],))
+        native.build(native.find_compiler(), path)
+        older = ctypes.CDLL(str(path))
+        older.winograd_packed_floats.restype = ctypes.c_long
+        monkeypatch.setattr(native, "library", lambda: older)
+    return request.param
+
+
+@pytest.mark.parametrize("dtype", PRECISION)
+def test_winograd_is_the_convolution_on_every_processor_and_for_every_size(processor, dtype):
+    """Odd and even sizes, a row alone, channels that fill no vector, more tiles than a block or chunk holds, one thread and two."""
+    sizes = [(2, 16, 16, 4, 4), (3, 24, 40, 7, 5), (2, 20, 17, 1, 3), (1, 33, 70, 16, 30), (9, 48, 96, 14, 14)]
+    threads = torch.get_num_threads()
+    for i, (n, channels, outputs, height, width) in enumerate(sizes):
+        torch.set_num_threads(1 + i % 2)
+        x, factor, constant = (
+            leaf(n, channels, height, width, dtype=dtype),
+            leaf(n, channels),
+            leaf(n, channels, seed=1),
+        )
+        weight, bias = leaf(outputs, channels, 3, 3, seed=2), leaf(outputs, seed=3)
+        g = leaf(n, outputs, height, width, dtype=dtype, seed=4).detach()
+        with torch.no_grad():
+            y = native.convolve(native.last(x), native.packed(weight, dtype), outputs, bias, factor, constant)
+            of_input = native.convolve(g, native.packed(weight, dtype, turned=True), channels, None, None, None)
+            of_weight = native.kernel_gradient(x, g, factor, constant)
+        prepared = (
+            F.silu(x.double() * factor.double()[:, :, None, None] + constant.double()[:, :, None, None])
+            .detach()
+            .requires_grad_()
+        )
+        exact = weight.detach().double().requires_grad_()
+        plain = F.conv2d(prepared, exact, bias.double(), padding=1)
+        expected = torch.autograd.grad(plain, (prepared, exact), g.double())
+        for a, b in zip((y, of_input, of_weight), (plain, *expected), strict=True):
+            assert relative(a, b) < 2 * PRECISION[dtype], (n, channels, outputs, height, width)
+    torch.set_num_threads(threads)
+
+
+def test_what_is_not_finite_stays_so():
+    """So that a training stops at it."""
+    for dtype in PRECISION:
+        x, weight = leaf(1, 16, 6, 6, dtype=dtype).detach(), leaf(16, 16, 3, 3, seed=1).detach()
+        x[0, 3, 2, 2] = float("nan")
+        ones, zeros = torch.ones(16), torch.zeros(16)
+        assert fused.fused_group_norm(x, ones, zeros, 16, 1e-5)[0, 3].isnan().all()
+        y = native.convolve(native.last(x), native.packed(weight, dtype), 16, None, None, None)
+        assert y[0, :, 1:4, 1:4].isnan().all()
+
+
+def test_a_kept_kernel_follows_its_weight():
+    x, weight = leaf(1, 16, 6, 6).detach(), leaf(16, 16, 3, 3, seed=1).detach()
+    first = native.convolve(x, native.packed(weight, x.dtype), 16, None, None, None)
+    assert native.packed(weight, x.dtype) is native.packed(weight, x.dtype)
+    weight.mul_(2)
+    second = native.convolve(x, native.packed(weight, x.dtype), 16, None, None, None)
+    torch.testing.assert_close(second, 2 * first)
+
+
+@pytest.mark.parametrize("compiler", ["none", "broken"])
+def test_without_a_compiler_that_works_the_reason_is_told(monkeypatch, tmp_path, compiler):
+    monkeypatch.setenv("ALPHABAR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(native, "COMPILERS", ())
+    native.library.cache_clear()
+    if compiler == "broken":
+        script = tmp_path / "c++"
+        script.write_text("#!/bin/sh\necho no such thing >&2\nexit 1\n")
+        script.chmod(0o755)
+        monkeypatch.setenv("CXX", str(script))
+    else:
+        monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(native.Unavailable, match="no C\\+\\+ compiler" if compiler == "none" else "no such thing"):
+        native.library()
+    assert not list((tmp_path / "cache").rglob("*.so"))
+    native.library.cache_clear()
+
+
+def test_a_frozen_convolution_passes_the_same_gradient_on():
     x, weight, shift = leaf(2, 8, 4, 4), leaf(8, 8, 3, 3, seed=1), leaf(8, seed=2)
     passed = []
     for w, b in ((weight, shift), (weight.detach(), shift.detach())):
@@ -100,8 +180,7 @@ def test_a_frozen_convolution_passes_the_same_gradient_on(monkeypatch):
     assert relative(*passed) < 1e-6
 
 
-def test_a_second_derivative_is_refused_and_not_wrong(monkeypatch):
-    monkeypatch.setattr(fused, "compiled", lambda part: part)
+def test_a_second_derivative_is_refused_and_not_wrong():
     x, ones, zeros, weight = leaf(2, 8, 4, 4), torch.ones(8), torch.zeros(8), leaf(8, 8, 3, 3, seed=1)
     for y in (
         fused.fused_group_norm(x, ones, zeros, 2, 1e-5),
@@ -112,8 +191,7 @@ def test_a_second_derivative_is_refused_and_not_wrong(monkeypatch):
             torch.autograd.grad(gradient.square().sum(), x)
 
 
-def test_of_norm_and_convolution_only_x_is_kept(monkeypatch):
-    monkeypatch.setattr(fused, "compiled", lambda part: part)
+def test_of_norm_and_convolution_only_x_is_kept():
     norm, conv, x, kept = GroupNorm(4, 16), torch.nn.Conv2d(16, 16, 3, padding=1), leaf(2, 16, 32, 32), set[int]()
     use_fused(norm, True)
 
@@ -128,8 +206,7 @@ def test_of_norm_and_convolution_only_x_is_kept(monkeypatch):
 
 
 @pytest.mark.parametrize("way", ["plain", "offset", "scale and shift"])
-def test_the_module_convolves_the_same_either_way(monkeypatch, way):
-    monkeypatch.setattr(fused, "compiled", lambda part: part)
+def test_the_module_convolves_the_same_either_way(way):
     norm, conv = GroupNorm(4, 16), torch.nn.Conv2d(16, 6, 3, padding=1)
     x, a, b = leaf(3, 16, 5, 5), leaf(3, 16, seed=4), leaf(3, 16, seed=5)
     given = {"plain": {}, "offset": {"offset": a}, "scale and shift": {"scale": a, "shift": b}}[way]
@@ -145,8 +222,7 @@ def test_the_module_convolves_the_same_either_way(monkeypatch, way):
 
 @pytest.mark.parametrize("way", ["plain", "offset", "scale and shift"])
 @pytest.mark.parametrize("silu", [True, False])
-def test_the_module_is_the_same_either_way(monkeypatch, way, silu):
-    monkeypatch.setattr(fused, "compiled", lambda part: part)
+def test_the_module_is_the_same_either_way(way, silu):
     norm = GroupNorm(4, 16)
     with torch.no_grad():
         norm.weight.copy_(torch.randn(16, generator=torch.Generator().manual_seed(1)))
@@ -221,9 +297,8 @@ def test_upsampling_to_an_odd_size_goes_the_plain_way():
 
 @pytest.mark.parametrize("time_mode", ["add", "scale_shift"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_whole_network_agrees(monkeypatch, time_mode, precision):
+def test_a_whole_network_agrees(time_mode, precision):
     """With modulation and tokens too; bfloat16 as near to float32 as the plain way is."""
-    monkeypatch.setattr(fused, "compiled", lambda part: part)
     settings = UNetSettings(channels=[8, 16], attention=[False, True], groups=4, head_channels=8, time_mode=time_mode, token_dim=8)  # fmt: skip
     torch.manual_seed(0)
     net = UNet(settings, 3, 3, Doors(tokens=True, modulation=5)).to(memory_format=torch.channels_last)

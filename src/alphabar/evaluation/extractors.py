@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ..data.pictures import to_signed
 from ..errors import ConfigurationError, StorageError
+from ..machine import cache_folder
 from ..runs.atomic import write_bytes
-from ..runs.environment import cache_folder
 from .classifier import load_classifier
 from .inception import load_inception
 

@@ -1,14 +1,10 @@
-"""Faster ways to compute what the networks compute: fused group normalisation, attention by matrix products, one convolution for
-upsampling. Each gives what the plain formula gives, up to rounding; which one runs is the caller's choice (`speed.py`).
-
-The compiled parts are pointwise or sums over places, so that a compiler turns each into one pass over memory. They are compiled once
-for all sizes and kept on the disk.
+"""Faster ways to compute what the networks compute: fused group normalisation, its convolution, attention by matrix products, one
+convolution for upsampling. Each gives what the plain formula gives, up to rounding; which one runs is the caller's choice (`speed.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache
 from typing import Any
 
 import torch
@@ -16,21 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from . import native
+
 CHUNK_BYTES = 1 << 21  # of attention weights at a time: what stays in the caches
 LARGEST_SCORE = 60.0  # of which the exponential and its reciprocal are far from the ends of float32 and bfloat16
 PADDED = 8  # columns
-RECOMPILE_LIMIT = (
-    64  # of the compiler: precisions, activations, and batches or pictures of size 1 are variants of their own
-)
-
-
-@cache
-def compiled(part: Callable[..., Any]) -> Callable[..., Any]:
-    """The part of a computation compiled for any size, at its first use."""
-    import torch._dynamo
-
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
-    return torch.compile(part, dynamic=True)
 
 
 def fused_group_norm(
@@ -41,10 +27,15 @@ def fused_group_norm(
     norm takes mean and variance over each of the groups of channels and all places (Wu & He 2018). Two passes over memory forward and
     two backward; only x is kept for the way back. Statistics in float32.
     """
-    n, c = x.shape[:2]
-    offset = x.new_zeros(c) if offset is None else offset
-    rows = [v.float().expand(n, c) for v in (gain, bias, offset)]
-    return FusedGroupNorm.apply(x, *rows, groups, eps, silu)
+    return FusedGroupNorm.apply(native.last(x), *rows_of(x, gain, bias, offset), groups, eps, silu)
+
+
+def rows_of(x: Tensor, *rows: Tensor | None) -> list[Tensor]:
+    """Each as (N, C) float32; None is 0."""
+    shape = x.shape[:2]
+    return [
+        x.new_zeros(shape, dtype=torch.float32) if v is None else v.float().expand(shape).contiguous() for v in rows
+    ]
 
 
 class FusedGroupNorm(torch.autograd.Function):
@@ -55,21 +46,23 @@ class FusedGroupNorm(torch.autograd.Function):
         ctx: Any, x: Tensor, gain: Tensor, bias: Tensor, offset: Tensor, groups: int, eps: float, silu: bool
     ) -> Tensor:
         """Statistics in one pass, the result in another."""
-        scale, shift, *saved = compiled(norm_coefficients)(x, gain, bias, offset, groups, eps)
-        ctx.save_for_backward(x, gain, scale, shift, *saved)
+        scale, shift, *others = native.norm_coefficients(x, gain, bias, offset, groups, eps)
+        ctx.save_for_backward(x, gain, scale, shift, *others)
         ctx.groups, ctx.silu = groups, silu
-        y: Tensor = compiled(affine)(x, scale, shift, silu)
-        return y
+        return native.affine(x, scale, shift, silu)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Two sums over places in one pass, the gradient of x in another."""
-        x, gain, scale, shift, *saved = ctx.saved_tensors
-        sums = compiled(norm_gradients)(grads[0], x, gain, scale, shift, *saved, ctx.groups, ctx.silu)
-        along_x, constant, *others = sums
-        gx = compiled(norm_backward)(grads[0], x, scale, shift, along_x, constant, ctx.silu)
-        return gx, *others, None, None, None
+        x, *kept = ctx.saved_tensors
+        return *norm_gradients(native.last(grads[0]), x, kept, ctx.groups, ctx.silu), None, None, None
+
+
+def norm_gradients(g: Tensor, x: Tensor, kept: list[Tensor], groups: int, silu: bool) -> tuple[Tensor, ...]:
+    """The gradients of x, gain, bias and offset from that of act(A x + B)."""
+    along_x, constant, *others = native.norm_gradients(g, x, kept, groups, silu)
+    return native.norm_backward(g, x, kept[1], kept[2], along_x, constant, silu), *others
 
 
 def norm_convolution(
@@ -77,13 +70,10 @@ def norm_convolution(
 ) -> Tensor:  # fmt: skip
     """x (N, C, H, W) -> the 3x3 convolution, weight (O, C, 3, 3) and shift (O,), of silu(norm(x + offset) gain + bias), in the type of x.
 
-    What is convolved is computed again on the way back, and the weights are rounded again, so that only x is kept: half the memory
-    of both one after the other.
+    What is convolved is computed on the way into the convolution, and again on the way back, so that only x is kept: half the memory
+    of both one after the other. The convolution goes by Winograd's algorithm where it has channels enough.
     """
-    n, c = x.shape[:2]
-    offset = x.new_zeros(c) if offset is None else offset
-    rows = [v.float().expand(n, c) for v in (gain, bias, offset)]
-    y: Tensor = NormConvolution.apply(x, *rows, weight, shift, groups, eps)
+    y: Tensor = NormConvolution.apply(native.last(x), *rows_of(x, gain, bias, offset), weight, shift, groups, eps)
     return y
 
 
@@ -103,96 +93,45 @@ class NormConvolution(torch.autograd.Function):
         eps: float,
     ) -> Tensor:
         """Normalise, then convolve."""
-        factor, constant, *saved = compiled(norm_coefficients)(x, gain, bias, offset, groups, eps)
-        ctx.save_for_backward(x, gain, factor, constant, weight, *saved)
-        ctx.groups, ctx.with_shift = groups, shift is not None
-        rounded = None if shift is None else shift.to(x.dtype)
-        return F.conv2d(compiled(affine)(x, factor, constant, True), weight.to(x.dtype), rounded, padding=1)
+        factor, constant, *others = native.norm_coefficients(x, gain, bias, offset, groups, eps)
+        ctx.save_for_backward(x, gain, weight, factor, constant, *others)
+        ctx.groups = groups
+        if native.fits(weight):
+            added = None if shift is None else shift.float()
+            return native.convolve(x, native.packed(weight, x.dtype), len(weight), added, factor, constant)
+        added = None if shift is None else shift.to(x.dtype)
+        return F.conv2d(native.affine(x, factor, constant, True), weight.to(x.dtype), added, padding=1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """The convolution's gradients, then those of the norm."""
-        x, gain, factor, constant, weight, *saved = ctx.saved_tensors
-        g, of_weight, of_shift = torch.ops.aten.convolution_backward(
-            grads[0], compiled(affine)(x, factor, constant, True), weight.to(x.dtype), weight.shape[:1] if ctx.with_shift else None,
-            [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, *ctx.needs_input_grad[4:6]],
-        )  # fmt: skip
-        along_x, rest, *others = compiled(norm_gradients)(g, x, gain, factor, constant, *saved, ctx.groups, True)
-        gx = compiled(norm_backward)(g, x, factor, constant, along_x, rest, True)
-        parts = (None if part is None else part.to(weight.dtype) for part in (of_weight, of_shift))
-        return gx, *others, *parts, None, None
+        x, gain, weight, *kept = ctx.saved_tensors
+        way: Callable[..., tuple[Any, ...]] = winograd_gradients if native.fits(weight) else plain_gradients
+        g, *found = way(native.last(grads[0]), x, weight, kept[0], kept[1], ctx.needs_input_grad[4:6])
+        parts = (None if part is None else part.to(weight.dtype) for part in found)
+        return *norm_gradients(g, x, [gain, *kept], ctx.groups, True), *parts, None, None
 
 
-def norm_coefficients(
-    x: Tensor, gain: Tensor, bias: Tensor, offset: Tensor, groups: int, eps: float
-) -> tuple[Tensor, ...]:
-    """(A, B, deviation of each channel's mean from its group's, 1 / standard deviation): the norm of x + offset is A x + B.
-
-    Sums are taken around the first pixel of each channel, so that a mean far from 0 costs no digits.
-    """
-    n, c, height, width = x.shape
-    places, around = height * width, x[:, :, :1, :1].float()
-    centred = x.float() - around
-    first, second = centred.sum((2, 3)), centred.square().sum((2, 3))
-    inside = second - first.square() / places  # sum of squares around the channel's own mean
-    means = first / places + around[:, :, 0, 0] + offset
-    group_means = means.view(n, groups, c // groups).mean(2, keepdim=True).expand(n, groups, c // groups).reshape(n, c)
-    apart = means - group_means
-    total = (inside + places * apart.square()).view(n, groups, c // groups).sum(2, keepdim=True)
-    variance = total / (places * (c // groups))
-    rate = torch.rsqrt(variance + eps).expand(n, groups, c // groups).reshape(n, c)
-    scale = rate * gain
-    return scale, bias + (offset - group_means) * scale, offset - group_means, apart, rate
+def winograd_gradients(
+    g: Tensor, x: Tensor, weight: Tensor, factor: Tensor, constant: Tensor, wanted: tuple[bool, bool]
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The gradients of what is convolved, of the weight and of the shift, by Winograd's algorithm; None for what is not wanted."""
+    of_weight = native.kernel_gradient(x, g, factor, constant) if wanted[0] else None
+    of_shift = g.sum((0, 2, 3), dtype=torch.float32) if wanted[1] else None
+    turned = native.packed(weight, x.dtype, turned=True)
+    return native.convolve(g, turned, x.shape[1], None, None, None), of_weight, of_shift
 
 
-def affine(x: Tensor, scale: Tensor, shift: Tensor, silu: bool) -> Tensor:
-    """act(A x + B) in the precision of x."""
-    z = x.float() * scale[:, :, None, None] + shift[:, :, None, None]
-    return (F.silu(z) if silu else z).to(x.dtype)
-
-
-def before_activation(g: Tensor, x: Tensor, scale: Tensor, shift: Tensor, silu: bool) -> Tensor:
-    """The gradient at z = A x + B from that at act(z), float32."""
-    if not silu:
-        return g.float()
-    z = x.float() * scale[:, :, None, None] + shift[:, :, None, None]
-    s = torch.sigmoid(z)
-    return g.float() * s * (1 + z * (1 - s))
-
-
-def norm_gradients(
-    g: Tensor, x: Tensor, gain: Tensor, scale: Tensor, shift: Tensor, back: Tensor, apart: Tensor, rate: Tensor, groups: int, silu: bool
-) -> tuple[Tensor, ...]:  # fmt: skip
-    """(P, Q, gradients of gain, bias and offset), each (N, C): the gradient of x is A g_z + P x + Q.
-
-    With u = x + offset normalised to u_hat, m values a group and D_0, D_1 the sums over a group of gain g_z and gain g_z u_hat:
-    dx = rate (gain g_z - D_0 / m - u_hat D_1 / m).
-    """
-    n, c, height, width = x.shape
-    places = height * width
-    at_z = before_activation(g, x, scale, shift, silu)
-    s_0, s_1 = at_z.sum((2, 3)), (at_z * x.float()).sum((2, 3))
-    of_gain = rate * (s_1 + back * s_0)
-
-    def over_group(v: Tensor) -> Tensor:
-        mean = v.view(n, groups, c // groups).sum(2, keepdim=True) / (places * (c // groups))
-        return mean.expand(n, groups, c // groups).reshape(n, c)
-
-    d_0, d_1 = over_group(gain * s_0), over_group(gain * of_gain)
-    along_x = -rate.square() * d_1
-    constant = -rate * d_0 + back * along_x
-    of_offset = scale * s_0 - places * rate * d_0 + places * along_x * apart
-    return along_x, constant, of_gain, s_0, of_offset
-
-
-def norm_backward(
-    g: Tensor, x: Tensor, scale: Tensor, shift: Tensor, along_x: Tensor, constant: Tensor, silu: bool
-) -> Tensor:
-    """A g_z + P x + Q."""
-    at_z = before_activation(g, x, scale, shift, silu)
-    gx = at_z * scale[:, :, None, None] + x.float() * along_x[:, :, None, None] + constant[:, :, None, None]
-    return gx.to(x.dtype)
+def plain_gradients(
+    g: Tensor, x: Tensor, weight: Tensor, factor: Tensor, constant: Tensor, wanted: tuple[bool, bool]
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The same by torch's own convolution."""
+    of_input, of_weight, of_shift = torch.ops.aten.convolution_backward(
+        g, native.affine(x, factor, constant, True), weight.to(x.dtype), weight.shape[:1],
+        [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, *wanted],
+    )  # fmt: skip
+    return native.last(of_input), of_weight, of_shift
 
 
 class MatrixAttention(torch.autograd.Function):

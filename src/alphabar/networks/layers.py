@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .fused import MatrixAttention, doubled_convolution, fused_group_norm, norm_convolution
+from .native import serves
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -56,7 +57,7 @@ class GroupNorm(nn.GroupNorm):
         shift: Tensor | None = None,
     ) -> Tensor:
         """Normalise."""
-        if self.fused and not torch.compiler.is_compiling():
+        if self.fused and serves(x) and not torch.compiler.is_compiling():
             return fused_group_norm(x, *self._rows(scale, shift), self.num_groups, self.eps, offset, silu)
         h = super().forward(x if offset is None else x + offset[:, :, None, None])
         h = h if scale is None else h * (1 + scale[:, :, None, None])
@@ -71,8 +72,8 @@ class GroupNorm(nn.GroupNorm):
         scale: Tensor | None = None,
         shift: Tensor | None = None,
     ) -> Tensor:
-        """conv(forward(x, silu=True, ...)) for a 3x3 convolution; with `fused`, in training, only x is kept for the way back."""
-        if not self.fused or not torch.is_grad_enabled() or torch.compiler.is_compiling() or x.dtype != used_type(conv):
+        """conv(forward(x, silu=True, ...)) for a 3x3 convolution; with `fused` in one go, and only x is kept for the way back."""
+        if not self.fused or not serves(x) or torch.compiler.is_compiling() or x.dtype != used_type(conv):
             return conv(self(x, True, offset, scale, shift))
         return norm_convolution(x, *self._rows(scale, shift), self.num_groups, self.eps, offset, conv.weight, conv.bias)
 

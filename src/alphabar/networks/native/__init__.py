@@ -1,0 +1,225 @@
+"""Compiled kernels for the CPU: group normalisation and 3x3 convolutions by Winograd's algorithm (the .cpp files beside this one).
+
+They are built by the machine's C++ compiler at their first use, in a few seconds, for its own processor, and kept in the cache folder.
+Pictures are (N, C, H, W), channels last in memory, float32 or bfloat16; all else is float32.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from ...machine import cache_folder, processor
+
+FOLDER = Path(__file__).parent
+COMPILERS = ("g++", "clang++", "c++")
+COMMON = ["-O3", "-std=c++17", "-shared", "-fPIC", "-w"]
+TARGETS = (["-march=native", "-fopenmp"], ["-mcpu=native", "-fopenmp"], ["-march=native"], ["-mcpu=native"])
+FEWEST_CHANNELS = 16  # of a convolution: below that most of what the kernels multiply would be zeros
+TYPES = (torch.float32, torch.bfloat16)
+Array = ctypes.c_long * 5
+
+
+class Unavailable(OSError):
+    """The kernels cannot be built here; the message says why."""
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """The kernels, built if they are not in the cache. Raises Unavailable."""
+    text = b"".join(path.read_bytes() for path in (*sorted(FOLDER.glob("*.h")), *sources()))
+    compiler = find_compiler()
+    key = hashlib.sha256(b"|".join([text, repr((COMMON, TARGETS)).encode(), compiler.encode(), processor().encode()]))
+    path = cache_folder() / "kernels" / f"{key.hexdigest()[:16]}.so"
+    try:
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            build(compiler, path)
+        found = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise Unavailable(f"the compiled kernels cannot be used: {error}") from error
+    found.winograd_packed_floats.restype = ctypes.c_long
+    return found
+
+
+def sources() -> list[Path]:
+    """The files to compile."""
+    return sorted(FOLDER.glob("*.cpp"))
+
+
+def find_compiler() -> str:
+    """$CXX, or the first of the usual ones. Raises Unavailable if there is none."""
+    for name in (os.environ.get("CXX"), *COMPILERS):
+        if name and shutil.which(name):
+            return name
+    raise Unavailable(f"no C++ compiler was found (CXX, {', '.join(COMPILERS)})")
+
+
+def build(compiler: str, path: Path) -> None:
+    """Compile to a temporary name, then rename, so that no process loads half a file. Raises OSError."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made, errors = Path(folder) / path.name, ""
+        for target in TARGETS:
+            command = [compiler, *COMMON, *target, *map(str, sources()), "-o", str(made)]
+            result = subprocess.run(command, capture_output=True, text=True, check=False)
+            if result.returncode == 0:
+                made.replace(path)
+                return
+            errors = errors or result.stderr.strip()
+        raise Unavailable(f"{compiler} failed: {errors[:500]}")
+
+
+def serves(*pictures: Tensor) -> bool:
+    """Whether the kernels take these (N, C, H, W): on a CPU, in float32 or bfloat16, all of one type."""
+    return all(x.device.type == "cpu" and x.dtype in TYPES and x.dtype == pictures[0].dtype for x in pictures)
+
+
+def last(x: Tensor) -> Tensor:
+    """The same with channels last in memory."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def empty(like: Tensor, channels: int) -> Tensor:
+    """Room for pictures of so many channels, channels last."""
+    n, _, height, width = like.shape
+    return torch.empty(n, channels, height, width, dtype=like.dtype, memory_format=torch.channels_last)
+
+
+def shape_of(x: Tensor, outputs: int = 0) -> ctypes.Array[ctypes.c_long]:
+    """N, H, W, C, and the channels of what comes out."""
+    n, channels, height, width = x.shape
+    return Array(n, height, width, channels, outputs)
+
+
+def pointer(x: Tensor | None) -> ctypes.c_void_p:
+    """Where it lies in memory; null for None."""
+    return ctypes.c_void_p(None if x is None else x.data_ptr())
+
+
+def pointers(rows: Sequence[Tensor]) -> Any:
+    """An array of where each lies."""
+    return (ctypes.c_void_p * len(rows))(*(row.data_ptr() for row in rows))
+
+
+def how(x: Tensor) -> tuple[int, int]:
+    """Whether x is in low precision, and the number of threads: the last arguments of every kernel."""
+    return int(x.dtype == torch.bfloat16), torch.get_num_threads()
+
+
+def checked(failed: int) -> None:
+    """Raise MemoryError where a kernel says that memory was short."""
+    if failed:
+        raise MemoryError("a compiled kernel found no memory for what it keeps in between: use a smaller batch")
+
+
+# ---- Norms ----
+
+
+def norm_coefficients(
+    x: Tensor, gain: Tensor, bias: Tensor, offset: Tensor, groups: int, eps: float
+) -> tuple[Tensor, ...]:
+    """(A, B, offset less the group's mean, deviation of each channel's mean from its group's, 1 / standard deviation), each (N, C): the
+    norm of x + offset with gain and bias (N, C) is A x + B."""
+    out = [torch.empty(x.shape[:2]) for _ in range(5)]
+    given = (pointer(x), shape_of(x), pointer(gain), pointer(bias), pointer(offset))
+    library().norm_coefficients(*given, ctypes.c_long(groups), ctypes.c_float(eps), pointers(out), *how(x))
+    return tuple(out)
+
+
+def affine(x: Tensor, scale: Tensor, shift: Tensor, silu: bool) -> Tensor:
+    """act(A x + B), A and B (N, C), act SiLU or nothing."""
+    y = empty(x, x.shape[1])
+    library().norm_affine(pointer(x), pointer(y), shape_of(x), pointer(scale), pointer(shift), int(silu), *how(x))
+    return y
+
+
+def norm_gradients(g: Tensor, x: Tensor, kept: Sequence[Tensor], groups: int, silu: bool) -> tuple[Tensor, ...]:
+    """(P, Q, gradients of gain, bias and offset), each (N, C), from that of act(A x + B): the gradient of x is A g_z + P x + Q.
+
+    kept: the gain, and what `norm_coefficients` gave.
+    """
+    out = [torch.empty(x.shape[:2]) for _ in range(5)]
+    given = (pointer(g), pointer(x), shape_of(x), pointers(kept), ctypes.c_long(groups), int(silu))
+    library().norm_gradients(*given, pointers(out), *how(x))
+    return tuple(out)
+
+
+def norm_backward(
+    g: Tensor, x: Tensor, scale: Tensor, shift: Tensor, along_x: Tensor, constant: Tensor, silu: bool
+) -> Tensor:
+    """A g_z + P x + Q."""
+    gx = empty(x, x.shape[1])
+    rows = map(pointer, (scale, shift, along_x, constant))
+    library().norm_backward(pointer(g), pointer(x), pointer(gx), shape_of(x), *rows, int(silu), *how(x))
+    return gx
+
+
+# ---- Convolutions ----
+
+
+def fits(weight: Tensor) -> bool:
+    """Whether a convolution of this weight (O, C, 3, 3) is worth Winograd's way."""
+    return min(weight.shape[:2]) >= FEWEST_CHANNELS and weight.shape[2:] == (3, 3)
+
+
+def convolve(
+    x: Tensor, kernel: Tensor, outputs: int, bias: Tensor | None, factor: Tensor | None, constant: Tensor | None
+) -> Tensor:
+    """The 3x3 convolution, padded by 1, of x, or of silu(factor x + constant) with both (N, C), with a kernel as `packed` makes it."""
+    y = empty(x, outputs)
+    rows = map(pointer, (factor, constant, kernel, bias))
+    checked(library().winograd_convolve(pointer(x), pointer(y), shape_of(x, outputs), *rows, *how(x)))
+    return y
+
+
+def kernel_gradient(x: Tensor, g: Tensor, factor: Tensor | None, constant: Tensor | None) -> Tensor:
+    """The gradient (O, C, 3, 3) of that convolution's weight, float32, from that of its outputs."""
+    w = torch.empty(g.shape[1], x.shape[1], 3, 3)
+    steps = (ctypes.c_long * 4)(*w.stride())
+    given = (pointer(x), pointer(g), shape_of(x, g.shape[1]), pointer(factor), pointer(constant))
+    checked(library().winograd_kernel_gradient(*given, pointer(w), steps, *how(x)))
+    return w
+
+
+def packed(weight: Tensor, dtype: torch.dtype, turned: bool = False) -> Tensor:
+    """The transformed weight (O, C, 3, 3) for pictures of this type; `turned` is that of the way back: turned around, C outputs.
+
+    Of a weight that is not trained it is kept until the weight changes.
+    """
+    if weight.requires_grad or turned:
+        return transformed(weight, dtype, turned)
+    version, kept, made = KEPT.get(weight, (None, None, None))
+    if (version, kept) != (weight._version, dtype) or made is None:
+        made = transformed(weight, dtype, turned)
+        KEPT[weight] = (weight._version, dtype, made)
+    return made
+
+
+KEPT: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def transformed(weight: Tensor, dtype: torch.dtype, turned: bool) -> Tensor:
+    """As `packed`, without keeping it."""
+    weight, low = weight.detach().float(), int(dtype == torch.bfloat16)
+    o, c, rows, columns = weight.shape
+    of_o, of_c, of_row, of_column = weight.stride()
+    start = weight.data_ptr()
+    if turned:
+        start += ((rows - 1) * of_row + (columns - 1) * of_column) * weight.element_size()
+        o, c, of_o, of_c, of_row, of_column = c, o, of_c, of_o, -of_row, -of_column
+    shape, steps = Array(0, 0, 0, c, o), (ctypes.c_long * 4)(of_o, of_c, of_row, of_column)
+    made = torch.empty(library().winograd_packed_floats(shape, low))
+    library().winograd_pack(ctypes.c_void_p(start), steps, pointer(made), shape, low, torch.get_num_threads())
+    return made
