@@ -28,7 +28,7 @@ from .runs.atomic import write_json
 ROUNDS = 3
 BATCH, PIXELS = 16, 16 * 64 * 64  # pictures of a measurement, fewer of large ones
 LONG, MANY_EVALUATIONS = (
-    300.0,
+    45.0,
     10_000,
 )  # seconds of work, and estimates of a picture, from which on compiling is worth its time
 WORTHWHILE = 0.95  # of plain float32's time: a way must save this much to be taken
@@ -167,7 +167,7 @@ def settle_way(
     """The way to compute: as given, or for "auto" the fastest here.
 
     work: seconds of a picture -> seconds of all that is to be done. Fused kernels take a while to compile, so "auto" looks at them only for
-    LONG work, on a CPU. Raises ConfigurationError where they are asked for and cannot be compiled.
+    LONG work, on a CPU, in every precision: which one is faster depends on the kernels. Raises ConfigurationError where they are asked for and cannot be compiled.
     """
     if kernels == "fused" and not fused_works():
         raise ConfigurationError(
@@ -179,7 +179,7 @@ def settle_way(
     a_picture = choice.seconds.get(choice.way) or measure(denoiser, shape, [choice.way])[choice.way]
     if work(a_picture) < LONG:
         return choice
-    return choose(denoiser, shape, ways(choice.way.precision, kernels, fused_allowed=True))
+    return choose(denoiser, shape, ways(precision, kernels, fused_allowed=True))
 
 
 def settle_sampling(denoiser: Denoiser, shape: Sequence[int], evaluations: int, precision: str | None) -> Choice | None:

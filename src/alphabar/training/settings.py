@@ -62,7 +62,7 @@ class TrainSettings(Settings):
     )
     kernels: Literal["auto", "native", "fused"] = Field(
         "auto",
-        description="native: those of torch; fused: compiled at the first step (needs a C++ compiler), less time and memory. auto: as measured, for trainings of 5 minutes and more",
+        description="native: those of torch; fused: built at their first use (needs a C++ compiler), less time and memory. auto: as measured, for trainings of about a minute and more",
     )
     channels_last: bool = Field(
         True, description="memory format of convolutions; true is faster on most CPUs and on GPUs"
