@@ -44,6 +44,7 @@ from alphabar.randomness import derive_seeds, generator
 from alphabar.runs.checkpoint import find_checkpoint
 from alphabar.samplers.base import last_state, sample_states
 from alphabar.samplers.methods import METHODS, Options, build_sampler
+from alphabar.speed import settle_sampling
 from conditions import FILE, labels
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -148,9 +149,11 @@ def quality(
     n: int = 2000,
     seeds: str = "0,1,2",
     whole: Annotated[bool, typer.Option("--whole", help="A reference of up to N pictures, without a floor.")] = False,
+    precision: Annotated[str | None, typer.Option(help="As `alphabar sample`: None is that of the training.")] = None,
 ) -> None:
     """Distances of samples to real pictures, for each sampler and seed, into lines of OUT."""
     judge, pipeline = load_extractor(extractor), alphabar.load(run)
+    settle_sampling(pipeline.denoiser, pipeline.shape, n * pipeline.steps, precision)
     chosen = {text: of_text(pipeline, text) for text in samplers.split(",")}
     own = {
         "run": run.name,
@@ -159,6 +162,7 @@ def quality(
         "n": n,
         "whole": whole,
         "extractor": judge.hash,
+        "arithmetic": pipeline.denoiser.precision_name,
     }
     known = {(line["sampler"], line["seed"]) for line in lines_of(out) if own.items() <= line.items()}
     missing = [pair for pair in itertools.product(map(int, seeds.split(",")), chosen) if pair[::-1] not in known]

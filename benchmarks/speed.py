@@ -52,7 +52,7 @@ from side_by_side import (
 
 from alphabar.config import finish
 from alphabar.data.pictures import PictureSet
-from alphabar.networks.fused import MatrixAttention, doubled_convolution, fused_group_norm
+from alphabar.networks.fused import FusedAttention, doubled_convolution, fused_group_norm
 from alphabar.pipeline import Pipeline
 from alphabar.samplers.base import last_state
 from alphabar.training.loop import Trainer
@@ -268,13 +268,15 @@ def show_norm(n: int, c: int, size: int, rounds: int) -> None:
     show_part(f"group norm and SiLU: {n} of {c} channels, {size}x{size}", ways, [x], rounds)
 
 
-def show_attention(n: int, heads: int, length: int, d: int, rounds: int) -> None:
-    q, k, v = (torch.randn(n, length, heads, d, dtype=LOW).transpose(1, 2).requires_grad_() for _ in range(3))
-    ways: dict[str, Callable[[], torch.Tensor]] = {
-        "torch": lambda: F.scaled_dot_product_attention(q, k, v),
-        "fused": lambda: MatrixAttention.apply(q, k, v),
-    }
-    show_part(f"attention: {n} pictures, {heads} heads of {d}, {length} places", ways, [q, k, v], rounds)
+def show_attention(n: int, heads: int, size: int, d: int, rounds: int) -> None:
+    qkv = low_pictures(n, 3 * heads * d, size)
+
+    def of_torch() -> torch.Tensor:
+        q, k, v = qkv.flatten(2).transpose(1, 2).unflatten(2, (3, heads, d)).permute(2, 0, 3, 1, 4)
+        return F.scaled_dot_product_attention(q, k, v)
+
+    ways: dict[str, Callable[[], torch.Tensor]] = {"torch": of_torch, "fused": lambda: FusedAttention.apply(qkv, heads)}
+    show_part(f"attention: {n} pictures, {heads} heads of {d}, {size}x{size}", ways, [qkv], rounds)
 
 
 def show_doubling(n: int, c: int, size: int, rounds: int) -> None:
@@ -291,8 +293,8 @@ def parts(rounds: int = 7) -> None:
     """Each fused part beside torch's own in bfloat16: milliseconds forward / backward."""
     show_norm(128, 32, 28, rounds)
     show_norm(32, 128, 32, rounds)
-    show_attention(64, 8, 196, 8, rounds)
-    show_attention(16, 1, 256, 256, rounds)
+    show_attention(64, 8, 14, 8, rounds)
+    show_attention(16, 1, 16, 256, rounds)
     show_doubling(16, 256, 16, rounds)
 
 

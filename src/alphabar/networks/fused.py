@@ -1,10 +1,10 @@
-"""Faster ways to compute what the networks compute: fused group normalisation, its convolution, attention by matrix products, one
-convolution for upsampling. Each gives what the plain formula gives, up to rounding; which one runs is the caller's choice (`speed.py`).
+"""Faster ways to compute what the networks compute: fused group normalisation, its convolution, attention, one convolution for
+upsampling. Each gives what the plain formula gives, up to rounding; which one runs is the caller's choice (`speed.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,10 +13,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import native
-
-CHUNK_BYTES = 1 << 21  # of attention weights at a time: what stays in the caches
-LARGEST_SCORE = 60.0  # of which the exponential and its reciprocal are far from the ends of float32 and bfloat16
-PADDED = 8  # columns
 
 
 def fused_group_norm(
@@ -134,82 +130,25 @@ def plain_gradients(
     return native.last(of_input), of_weight, of_shift
 
 
-class MatrixAttention(torch.autograd.Function):
-    """softmax(q k^T / sqrt(d)) v for q, k, v (N, heads, L, d), a few heads at a time, so that the weights stay in the cache.
+class FusedAttention(torch.autograd.Function):
+    """softmax(q k^T / sqrt(d)) v for qkv (N, 3 heads d, H, W), the channels of q, then those of k and v -> (N, heads d, H, W).
 
-    With E = exp(q k^T / sqrt(d)), the row sums l of E come out of the product that sums the values, E [v, 1]; so do the row sums on the
-    way back, where E is computed again (Dao et al. 2022, algorithm 4, whose D is that below):
-
-    out = E v / l,   D = sum over d of g out,   dv = E^T (g / l),   dS = E * ([g / l, -D / l] [v, 1]^T),   dq = dS k,   dk = dS^T q
-
-    The mean of k over the places is taken off first. That changes no weight, as it adds the same to all scores of a row, nor dk, as the rows
-    of dS sum to 0; but what all scores have in common would cost bfloat16 the digits of what they differ in.
-    E has no largest value taken off, as scores are small; where they could be too large for that, E is the softmax itself and l = 1.
+    Each place attends to all H W. The weights are computed again on the way back instead of being kept (Dao et al. 2022).
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def forward(ctx: Any, qkv: Tensor, heads: int) -> Tensor:
         """Attend."""
-        d = q.shape[-1]
-        q_rows, k_rows = (q * d**-0.5).flatten(0, 1).contiguous(), centred(k).flatten(0, 1).contiguous()
-        v_rows = with_column(v.flatten(0, 1), 1.0)
-        safe, sums = scores_are_small(q_rows, k_rows), torch.empty_like(v_rows)
-        for part, (room,) in chunks(q_rows, k_rows, rooms=1):
-            torch.bmm(exponentials(q_rows[part], k_rows[part], safe, room), v_rows[part], out=sums[part])
-        total = sums[..., d : d + 1].float()
-        out = (sums[..., :d] / total).to(q.dtype)
-        ctx.save_for_backward(q_rows, k_rows, v_rows, out, total)
-        ctx.safe, ctx.shape = safe, q.shape
-        return out.view(q.shape)
+        qkv = native.last(qkv)
+        out, lse = native.attention(qkv, heads)
+        ctx.save_for_backward(qkv, out, lse)
+        return out
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        """As above."""
-        (q, k, v, out, total), d = ctx.saved_tensors, ctx.shape[-1]
-        g = grads[0].flatten(0, 1).float()
-        towards = (g / total).to(q.dtype)
-        both = with_column(towards, (-(g * out).sum(-1, keepdim=True) / total).to(q.dtype))
-        gq, gk, gv = (torch.empty_like(t) for t in (q, k, towards))
-        for part, (room, other) in chunks(q, k, rooms=2):
-            weights = exponentials(q[part], k[part], ctx.safe, room)
-            torch.bmm(weights.transpose(1, 2), towards[part], out=gv[part])
-            scores = torch.bmm(both[part], v[part].transpose(1, 2), out=other).mul_(weights)
-            torch.bmm(scores, k[part], out=gq[part])
-            torch.bmm(scores.transpose(1, 2), q[part], out=gk[part])
-        return (gq * d**-0.5).view(ctx.shape), gk.view(ctx.shape), gv.view(ctx.shape)
-
-
-def centred(k: Tensor) -> Tensor:
-    """k (N, heads, L, d) less its mean over the places."""
-    return (k.float() - k.mean(-2, keepdim=True, dtype=torch.float32)).to(k.dtype)
-
-
-def with_column(rows: Tensor, column: Tensor | float) -> Tensor:
-    """Rows (M, L, d) with one more column, and zeros up to a width that products like: (M, L, d + 8)."""
-    wide = rows.new_zeros(*rows.shape[:2], rows.shape[2] + PADDED)
-    wide[..., : rows.shape[2]] = rows
-    wide[..., rows.shape[2] : rows.shape[2] + 1] = column
-    return wide
-
-
-def scores_are_small(q: Tensor, k: Tensor) -> bool:
-    """Whether no q k^T can pass LARGEST_SCORE: |q k| <= |q| |k|."""
-    longest_q, longest_k = (rows.float().square().sum(-1).amax().sqrt() for rows in (q, k))
-    return bool(longest_q * longest_k <= LARGEST_SCORE)
-
-
-def exponentials(q: Tensor, k: Tensor, safe: bool, room: Tensor) -> Tensor:
-    """exp(q k^T) for rows (M, L, d), written into `room`; if not safe, with each row divided by its sum."""
-    scores = torch.bmm(q, k.transpose(1, 2), out=room)
-    return scores.exp_() if safe else torch.softmax(scores, -1)
-
-
-def chunks(q: Tensor, k: Tensor, rooms: int) -> Iterator[tuple[slice, list[Tensor]]]:
-    """Slices of the heads (M, L, d) whose attention weights fill about CHUNK_BYTES, each with so many rooms for them."""
-    size = max(1, CHUNK_BYTES // (q.shape[1] * k.shape[1] * q.element_size()))
-    buffers = [q.new_empty(min(size, len(q)), q.shape[1], k.shape[1]) for _ in range(rooms)]
-    for start in range(0, len(q), size):
-        yield slice(start, start + size), [buffer[: len(q) - start] for buffer in buffers]
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of qkv."""
+        return native.attention_gradients(native.last(grads[0]), *ctx.saved_tensors), None
 
 
 def doubled_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

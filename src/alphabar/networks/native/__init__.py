@@ -1,4 +1,4 @@
-"""Compiled kernels for the CPU: group normalisation and 3x3 convolutions by Winograd's algorithm (the .cpp files beside this one).
+"""Compiled kernels for the CPU: group normalisation, attention, 3x3 convolutions by Winograd's algorithm (the .cpp files beside this one).
 
 They are built by the machine's C++ compiler at their first use, in a few seconds, for its own processor, and kept in the cache folder.
 Pictures are (N, C, H, W), channels last in memory, float32 or bfloat16; all else is float32.
@@ -164,6 +164,31 @@ def norm_backward(
     rows = map(pointer, (scale, shift, along_x, constant))
     library().norm_backward(pointer(g), pointer(x), pointer(gx), shape_of(x), *rows, int(silu), *how(x))
     return gx
+
+
+# ---- Attention ----
+
+
+def attention(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+    """softmax(q k^T / sqrt(d)) v of qkv (N, 3 heads d, H, W), as (N, heads d, H, W), and lse (N, heads, H W), which the way back needs."""
+    n, channels, height, width = qkv.shape
+    out, lse = empty(qkv, channels // 3), torch.empty(n, heads, height * width)
+    checked(library().attention(pointer(qkv), pointer(out), pointer(lse), heads_of(qkv, heads), *how(qkv)))
+    return out, lse
+
+
+def attention_gradients(g: Tensor, qkv: Tensor, out: Tensor, lse: Tensor) -> Tensor:
+    """The gradient of qkv from that of `out`, both as `attention` gave."""
+    made = empty(qkv, qkv.shape[1])
+    given = map(pointer, (qkv, out, g, lse, made))
+    checked(library().attention_gradients(*given, heads_of(qkv, lse.shape[1]), *how(qkv)))
+    return made
+
+
+def heads_of(qkv: Tensor, heads: int) -> ctypes.Array[ctypes.c_long]:
+    """N, places, heads, and the channels of a head."""
+    n, channels, height, width = qkv.shape
+    return (ctypes.c_long * 4)(n, height * width, heads, channels // (3 * heads))
 
 
 # ---- Convolutions ----

@@ -16,12 +16,6 @@ template <class T> struct Map {  // (n, places, channels), rows of so many place
     T* pixel(long image, long place) const { return data + (image * rows * columns + place) * channels; }
 };
 
-template <class T> inline vec load_up_to(const T* p, long n) { return n >= WIDTH ? load(p) : load_some(p, n); }
-template <class T> inline void store_up_to(T* p, vec v, long n) {
-    if (n >= WIDTH) store(p, v);
-    else store_some(p, v, n);
-}
-
 // Calls of(image, first channel, number of channels) for pieces of all pictures, on all threads.
 template <class Of> void pieces(long n, long channels, int threads, Of of) {
     long width = TOGETHER * WIDTH, each = (channels + width - 1) / width;
@@ -132,7 +126,7 @@ void affine(const Map<const T>& x, const Map<T>& y, const float* scale, const fl
 
 inline vec slope(vec z, bool with_silu) {  // of silu: s (1 + z (1 - s)), s the sigmoid
     if (!with_silu) return all(1.f);
-    vec s = 1.f / (1.f + exponential(-z));
+    vec s = reciprocal(1.f + exponential(-z));
     return s * (1.f + z * (1.f - s));
 }
 

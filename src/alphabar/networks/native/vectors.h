@@ -77,6 +77,19 @@ inline float load_one(const Low* p) {
     return get<float>(&bits);
 }
 
+// The first n of a vector, n < WIDTH; those behind are 0, and nothing is read or written there.
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+inline vec load_some(const float* p, long n) { return (vec)_mm512_maskz_loadu_ps((1u << n) - 1, p); }
+inline vec load_some(const Low* p, long n) {
+    return (vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16((1u << n) - 1, p)), 16);
+}
+inline void store_some(float* p, vec v, long n) { _mm512_mask_storeu_ps(p, (1u << n) - 1, (__m512)v); }
+inline void store_some(Low* p, vec v, long n) {
+    halves whole;
+    store((Low*)&whole, v);
+    _mm256_mask_storeu_epi16(p, (1u << n) - 1, (__m256i)whole);
+}
+#else
 template <class T> inline vec load_some(const T* p, long n) {
     T whole[WIDTH] = {};
     std::memcpy(whole, p, n * sizeof(T));
@@ -87,23 +100,62 @@ template <class T> inline void store_some(T* p, vec v, long n) {
     store(whole, v);
     std::memcpy(p, whole, n * sizeof(T));
 }
-
-// exp for SiLU: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2], to about 1e-7 (Cephes' coefficients).
-inline vec exponential(vec x) {
-    x = x > 88.f ? all(88.f) : x;
-    x = x < -87.f ? all(-87.f) : x;
-    ints n = __builtin_convertvector(x * 1.44269504f + (x < 0 ? all(-0.5f) : all(0.5f)), ints);
-    vec whole = __builtin_convertvector(n, vec);
-    vec r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
-    vec p = all(1.9875691500e-4f);
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    return (p * r * r + r + 1.f) * (vec)((n + 127) << 23);
+#endif
+template <class T> inline vec load_up_to(const T* p, long n) { return n >= WIDTH ? load(p) : load_some(p, n); }
+template <class T> inline void store_up_to(T* p, vec v, long n) {
+    if (n >= WIDTH) store(p, v);
+    else store_some(p, v, n);
 }
-inline vec silu(vec z) { return z / (1.f + exponential(-z)); }
+
+inline vec larger(vec a, vec b) {
+#if defined(__AVX512F__)
+    return (vec)_mm512_max_ps((__m512)a, (__m512)b);
+#else
+    return a > b ? a : b;
+#endif
+}
+inline float total_of(vec v) {
+    float sum = 0;
+    for (int i = 0; i < WIDTH; i++) sum += v[i];
+    return sum;
+}
+
+// 2^x: a power of two times a polynomial on [-1/2, 1/2], fitted to the least largest relative error, 8e-8. Beyond +-126 as there, or 0.
+inline vec power_of_two(vec x) {
+#if defined(__AVX512F__)
+    x = (vec)_mm512_min_ps(_mm512_set1_ps(126.f), (__m512)x);  // what is no number stays none
+    vec whole = (vec)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
+    x = x > 126.f ? all(126.f) : x;
+    x = x < -126.f ? all(-126.f) : x;
+    ints n = __builtin_convertvector(x + (x < 0 ? all(-0.5f) : all(0.5f)), ints);
+    vec whole = __builtin_convertvector(n, vec);
+#endif
+    vec f = x - whole;
+    vec p = 1.3276471e-3f * f + 9.6755413e-3f;
+    p = p * f + 5.5507133e-2f;
+    p = p * f + 2.4022120e-1f;
+    p = p * f + 6.9314695e-1f;
+    p = p * f + 1.f;
+#if defined(__AVX512F__)
+    return (vec)_mm512_scalef_ps((__m512)p, (__m512)whole);
+#else
+    return p * (vec)((n + 127) << 23);
+#endif
+}
+constexpr float LOG2_E = 1.44269504f;
+inline vec exponential(vec x) { return power_of_two(x * LOG2_E); }
+
+// 1 / v to about 1e-7.
+inline vec reciprocal(vec v) {
+#if defined(__AVX512F__)
+    vec r = (vec)_mm512_rcp14_ps((__m512)v);
+    return r * (2.f - v * r);  // a step of Newton's
+#else
+    return 1.f / v;
+#endif
+}
+inline vec silu(vec z) { return z * reciprocal(1.f + exponential(-z)); }
 
 // ---- Memory that threads keep from call to call ----
 

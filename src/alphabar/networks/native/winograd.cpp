@@ -13,11 +13,10 @@
 // Numbers: T, what is stored, float or bfloat16 (Low); I, what is multiplied, float, or pairs of bfloat16 where the processor has their
 // product. All sums are in float.
 
-#include "vectors.h"
+#include "products.h"
 
 namespace {
 
-constexpr int LANES = 16;                // channels are padded to this many
 constexpr int PLACES = 16;               // of a transformed tile
 constexpr long BLOCK_BYTES = 512 << 10;  // of a block's inputs and sums: what stays in the cache of a core
 constexpr long LEAST_TILES = 48;         // of a block, so that a kernel that is read serves enough of them
@@ -37,11 +36,10 @@ template <class T> struct Picture {  // channels last, with what is to be done t
 };
 
 template <class T> inline vec prepared(const Picture<T>& x, const T* pixel, long image, long c, long some) {
-    bool part = some < WIDTH;
-    vec v = part ? load_some(pixel + c, some) : load(pixel + c);
+    vec v = load_up_to(pixel + c, some);
     if (!x.factor) return v;
-    const float *a = x.factor + image * x.channels + c, *b = x.constant + image * x.channels + c;
-    return silu(v * (part ? load_some(a, some) : load(a)) + (part ? load_some(b, some) : load(b)));
+    long at = image * x.channels + c;
+    return silu(v * load_up_to(x.factor + at, some) + load_up_to(x.constant + at, some));
 }
 
 // One row of pixels into the stage, with a column of zeros before it and zeros behind.
@@ -59,7 +57,7 @@ template <class T> void stage_row(const Picture<T>& x, long image, long row, T* 
         const T* pixel = pixels + j * x.channels;
         T* to = out + (j + 1) * padded;
         for (long c = 0; c < padded; c += WIDTH)
-            store(to + c, c < x.channels ? prepared(x, pixel, image, c, std::min<long>(WIDTH, x.channels - c)) : all(0));
+            store(to + c, c < x.channels ? prepared(x, pixel, image, c, x.channels - c) : all(0));
     }
     std::memset(out + (x.width + 1) * padded, 0, (columns - x.width - 1) * padded * sizeof(T));
 }
@@ -116,80 +114,6 @@ inline void kernel_transform(const vec (&g)[3][3], vec (&u)[4][4]) {  // G g G^T
     }
 }
 
-// ---- Products: c (rows x V vectors) = or += a b, a read element by element, b vector by vector, one or (Low) two of k at a time ----
-
-template <class I> struct Element;  // what is multiplied in one go
-template <> struct Element<float> {
-    typedef float unit;
-    static inline void multiply(vec& sum, unit a, vec b) { sum += a * b; }
-};
-template <> struct Element<Low> {
-    typedef int32_t unit;  // two neighbours of k
-#if defined(__AVX512BF16__)
-    static inline void multiply(vec& sum, unit a, vec b) {
-        sum = (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(a), (__m512bh)b);
-    }
-#else
-    static inline void multiply(vec&, unit, vec) {}  // never used: `multiplied` takes float
-#endif
-};
-
-template <class I, int M, int V, bool ADD>
-inline void product(const typename Element<I>::unit* a, long a_row, long a_k, const float* b, long k, float* c, long c_row) {
-    vec sum[M][V];
-#pragma GCC unroll 16
-    for (int m = 0; m < M; m++)
-#pragma GCC unroll 4
-        for (int v = 0; v < V; v++) sum[m][v] = ADD ? load(c + m * c_row + v * WIDTH) : vec{};
-    for (long i = 0; i < k; i++) {
-        vec row[V];
-#pragma GCC unroll 4
-        for (int v = 0; v < V; v++) row[v] = load(b + (i * V + v) * WIDTH);
-#pragma GCC unroll 16
-        for (int m = 0; m < M; m++) {
-            typename Element<I>::unit x = a[m * a_row + i * a_k];
-#pragma GCC unroll 4
-            for (int v = 0; v < V; v++) Element<I>::multiply(sum[m][v], x, row[v]);
-        }
-    }
-#pragma GCC unroll 16
-    for (int m = 0; m < M; m++)
-#pragma GCC unroll 4
-        for (int v = 0; v < V; v++) store(c + m * c_row + v * WIDTH, sum[m][v]);
-}
-
-template <class I, int V, bool ADD>
-void product_of(const typename Element<I>::unit* a, long a_row, long a_k, const float* b, long k, float* c, long c_row, long rows) {
-    constexpr int M = WIDTH == 8 ? (V == 2 ? 6 : 12) : (V == 4 ? 6 : V == 3 ? 8 : V == 2 ? 12 : 14);  // what the registers hold
-    long m = 0;
-    for (; m + M <= rows; m += M) product<I, M, V, ADD>(a + m * a_row, a_row, a_k, b, k, c + m * c_row, c_row);
-    for (; m + 4 <= rows; m += 4) product<I, 4, V, ADD>(a + m * a_row, a_row, a_k, b, k, c + m * c_row, c_row);
-    for (; m < rows; m++) product<I, 1, V, ADD>(a + m * a_row, a_row, a_k, b, k, c + m * c_row, c_row);
-}
-
-template <class I, bool ADD>
-void products(int vectors, const typename Element<I>::unit* a, long a_row, long a_k, const float* b, long k, float* c, long c_row, long rows) {
-    if (vectors == 4) product_of<I, 4, ADD>(a, a_row, a_k, b, k, c, c_row, rows);
-    if (vectors == 3) product_of<I, 3, ADD>(a, a_row, a_k, b, k, c, c_row, rows);
-    if (vectors == 2) product_of<I, 2, ADD>(a, a_row, a_k, b, k, c, c_row, rows);
-    if (vectors == 1) product_of<I, 1, ADD>(a, a_row, a_k, b, k, c, c_row, rows);
-}
-
-// Outputs in panels of vectors, as even as can be.
-struct Panels {
-    long vectors, count;
-    explicit Panels(long outputs) : vectors(up(outputs, LANES) / WIDTH), count((vectors + WIDEST - 1) / WIDEST) {}
-    long first(long panel) const { return panel * vectors / count; }
-    int size(long panel) const { return int(first(panel + 1) - first(panel)); }
-    long of(long vector) const {
-        long panel = vector * count / vectors;
-        while (first(panel + 1) <= vector) panel++;
-        return panel;
-    }
-};
-
-template <class I> constexpr int at_once() { return sizeof(I) == 2 ? 2 : 1; }  // of k in a product
-
 // ---- Kernels: (O, C, 3, 3) float -> for each panel and place, channel (or pair) by channel, the panel's outputs ----
 
 template <class I> long packed_floats(long c, long o) {
@@ -244,8 +168,7 @@ template <class T> struct Output {
 template <class T> inline void put_pixel(const Output<T>& y, long image, long i, long j, long o, vec v) {
     if (i >= y.height || j >= y.width) return;
     T* to = y.data + ((image * y.height + i) * y.width + j) * y.channels + o;
-    if (o + WIDTH <= y.channels) store(to, v);
-    else store_some(to, v, y.channels - o);
+    store_up_to(to, v, y.channels - o);
 }
 
 // A^T m A of a row of tiles, for the outputs of a panel.
@@ -254,7 +177,7 @@ void output_row(const Output<T>& y, const float* sums, long place_step, long ima
     for (int v = 0; v < vectors; v++) {
         long output = o + v * WIDTH;
         if (output >= y.channels) return;
-        vec bias = !y.bias ? all(0) : output + WIDTH <= y.channels ? load(y.bias + output) : load_some(y.bias + output, y.channels - output);
+        vec bias = y.bias ? load_up_to(y.bias + output, y.channels - output) : all(0);
         for (long t = 0; t < columns; t++) {
             const float* m = sums + (t * vectors + v) * WIDTH;
             vec s[2][4];
@@ -333,7 +256,7 @@ template <class T> inline void load_spread(const Picture<T>& g, long image, long
             long r = 2 * row + i, s = 2 * t + j;
             bool inside = r < g.height && s < g.width && o < g.channels;
             const T* from = g.data + ((image * g.height + r) * g.width + s) * g.channels + o;
-            y[i][j] = !inside ? vec{} : o + WIDTH <= g.channels ? load(from) : load_some(from, g.channels - o);
+            y[i][j] = inside ? load_up_to(from, g.channels - o) : vec{};
         }
     spread_transform(y, q);
 }
@@ -444,8 +367,6 @@ template <class T, class I> struct KernelGradient {
         return enough;
     }
 };
-
-template <class T> using Multiplied = std::conditional_t<sizeof(T) == 2 && PAIRS, Low, float>;
 
 template <class T>
 bool convolve_any(const void* x, void* y, const long* shape, const float* factor, const float* constant, const float* packed,

@@ -1,0 +1,306 @@
+// Attention, softmax(q k^T / sqrt(d)) v for each head, and its gradients, a few vectors of queries at a time against all keys, so that the
+// weights never leave the cache (Dao et al. 2022, "FlashAttention", algorithms 1 and 4). Kept for the way back: the result and each
+// query's lse = log sum over keys of exp(q k / sqrt(d)), from which the weights P = exp(q k / sqrt(d) - lse) are computed again.
+//
+//     out = P v,   D = sum over channels of g out,   dv = P^T g,   dS = P * (g v^T - D),   dq = dS k / sqrt(d),   dk = dS^T q / sqrt(d)
+//
+// The lanes of a vector are queries, so that heads of a few channels cost no more than they must: scores S^T = k q^T and weights P^T are
+// (keys x queries), results out^T = v^T P^T and dq^T = k^T dS^T (channels x queries). Softmax and all sums are in float; what is
+// multiplied is float, or pairs of bfloat16.
+
+#include <cmath>
+
+#include "products.h"
+
+namespace {
+
+template <class T> struct Heads {  // (n, places, heads x d), `step` values from place to place
+    T* data;
+    long places, d, step;
+    T* of(long image, long head) const { return data + image * places * step + head * d; }
+};
+
+// ---- What is multiplied, in the order in which it is read ----
+
+template <class T> using Unit = typename Element<Multiplied<T>>::unit;  // one value, or two neighbours of k
+template <class T> constexpr int STEP = at_once<Multiplied<T>>();
+template <class T> constexpr long steps(long k) { return up(k, STEP<T>) / STEP<T>; }
+
+inline void put_unit(float* to, vec first, vec) { put(to, first); }
+inline void put_unit(int32_t* to, vec first, vec second) { put(to, paired(first, second)); }
+inline void put_row(float* to, vec v) { store(to, v); }
+inline void put_row(int32_t* to, vec v) { store((Low*)to, v); }
+
+// (places, k): k runs over channels.
+template <class T> void by_place(const T* from, long step, long places, long d, Unit<T>* to) {
+    typedef std::conditional_t<sizeof(Unit<T>) / STEP<T> == 2, Low, float> Value;
+    long width = steps<T>(d) * STEP<T>;
+    for (long place = 0; place < places; place++, from += step, to += steps<T>(d)) {
+        Value* row = (Value*)to;
+        for (long c = 0; c < d; c += WIDTH) store_up_to(row + c, load_up_to(from + c, d - c), d - c);
+        if (width > d) std::memset((void*)(row + d), 0, sizeof(Value));
+    }
+}
+
+// For each panel of channels (k, channels): k runs over places, of which there are `depth` steps, the last of them zeros.
+template <class T> void by_channel(const T* from, long step, long places, const Panels& panels, long d, long depth, Unit<T>* to) {
+    for (long panel = 0; panel < panels.count; panel++)
+        for (long k = 0; k < depth; k++)
+            for (long vector = panels.first(panel); vector < panels.first(panel + 1); vector++, to += WIDTH) {
+                long place = k * STEP<T>, c = vector * WIDTH;
+                vec rows[2] = {};
+                for (int i = 0; i < STEP<T> && place + i < places && c < d; i++) rows[i] = load_up_to(from + (place + i) * step + c, d - c);
+                put_unit(to, rows[0], rows[1]);
+            }
+}
+
+// (k, lanes) of some places of what `by_place` made: k runs over channels.
+template <class U> void turned(const U* rows, long depth, long places, long lanes, U* to) {
+    for (long k = 0; k < depth; k++)
+        for (long lane = 0; lane < lanes; lane++) to[k * lanes + lane] = lane < places ? rows[lane * depth + k] : U(0);
+}
+
+// ---- One head ----
+
+template <class T> struct Sizes {
+    long places, d;
+    Panels queries, channels;
+    long of_channels, of_places;  // steps of k over them
+
+    Sizes(long places, long d)
+        : places(places), d(d), queries(places), channels(d), of_channels(steps<T>(d)), of_places(steps<T>(up(places, LANES))) {}
+    long panel_places(long panel) const { return std::min(queries.size(panel) * (long)WIDTH, places - queries.first(panel) * WIDTH); }
+    long wide() const { return up(d, LANES); }
+    long block() const { return WIDEST * WIDTH; }  // the most lanes of a panel of queries
+};
+
+// c^T (channels x lanes) = what `by_channel` made, turned, times b (places x lanes).
+template <class T> void channels_of(const Sizes<T>& s, const Unit<T>* by_channel, const float* b, int vectors, float* c) {
+    for (long panel = 0; panel < s.channels.count; panel++) {
+        long first = s.channels.first(panel) * WIDTH, size = s.channels.size(panel) * WIDTH, lanes = vectors * WIDTH;
+        products<Multiplied<T>, false>(vectors, by_channel + first * s.of_places, 1, size, b, steps<T>(s.places), c + first * lanes, lanes,
+                                       std::min(size, s.d - first));
+    }
+}
+
+// c (places x channels) += a (places x lanes) times the lanes' rows of what `by_channel` made.
+template <class T> void add_to_places(const Sizes<T>& s, const Unit<T>* a, const Unit<T>* by_channel, long query, long lanes, float* c) {
+    for (long panel = 0; panel < s.channels.count; panel++) {
+        long first = s.channels.first(panel) * WIDTH, size = s.channels.size(panel) * WIDTH, row = lanes / STEP<T>;
+        products<Multiplied<T>, true>(s.channels.size(panel), a, row, 1,
+                                      (const float*)by_channel + first * s.of_places + query / STEP<T> * size, row, c + first, s.wide(),
+                                      s.places);
+    }
+}
+
+// c^T (channels x lanes) into rows of places.
+template <class T> void put_turned(const float* c, long lanes, long places, long d, T* to, long step) {
+    T lane[WIDTH];
+    for (long channel = 0; channel < d; channel++)
+        for (long first = 0; first < places; first += WIDTH) {
+            store(lane, load(c + channel * lanes + first));
+            for (long i = 0; i < std::min<long>(WIDTH, places - first); i++) to[(first + i) * step + channel] = lane[i];
+        }
+}
+
+template <class T> struct Forward {
+    Sizes<T> s;
+    float scale;
+    Unit<T> *keys, *queries, *values, *panel;  // by place, by place, by channel, (k, lanes)
+    float *scores, *weights, *result;
+
+    Forward(long places, long d) : s(places, d), scale(1 / std::sqrt(float(d))) {
+        static thread_local Room rooms[7];
+        keys = rooms[0].of<Unit<T>>(places * s.of_channels);
+        queries = rooms[1].of<Unit<T>>(places * s.of_channels);
+        values = rooms[2].of<Unit<T>>(s.of_places * s.wide());
+        panel = rooms[3].of<Unit<T>>(s.of_channels * s.block());
+        scores = rooms[4].of<float>(places * s.block());
+        weights = rooms[5].of<float>(steps<T>(places) * s.block());
+        result = rooms[6].of<float>(d * s.block());
+    }
+
+    // A vector of queries: its scores -> exp(scale (S - largest)) for the product with the values; 1 / their sum; lse.
+    vec softmax(int v, long lanes, float* lse) {
+        vec largest = load(scores + v * WIDTH), total = {};
+        const float rate = scale * LOG2_E;
+        for (long key = 1; key < s.places; key++) largest = larger(largest, load(scores + key * lanes + v * WIDTH));
+        vec top = largest * rate;
+        for (long k = 0; k < steps<T>(s.places); k++) {
+            vec e[2] = {};
+            for (int i = 0; i < STEP<T> && k * STEP<T> + i < s.places; i++) {
+                e[i] = power_of_two(load(scores + (k * STEP<T> + i) * lanes + v * WIDTH) * rate - top);
+                total += e[i];
+            }
+            put_unit((Unit<T>*)weights + k * lanes + v * WIDTH, e[0], e[1]);
+        }
+        for (int i = 0; i < WIDTH; i++) lse[i] = largest[i] * scale + std::log(total[i]);
+        return 1.f / total;
+    }
+
+    void run(const T* q, const T* k, const T* v, long step, T* out, long out_step, float* lse) {
+        by_place(q, step, s.places, s.d, queries);
+        by_place(k, step, s.places, s.d, keys);
+        by_channel(v, step, s.places, s.channels, s.d, s.of_places, values);
+        for (long p = 0; p < s.queries.count; p++) {
+            int vectors = s.queries.size(p);
+            long first = s.queries.first(p) * WIDTH, lanes = vectors * WIDTH;
+            turned(queries + first * s.of_channels, s.of_channels, s.panel_places(p), lanes, panel);
+            products<Multiplied<T>, false>(vectors, keys, s.of_channels, 1, (const float*)panel, s.of_channels, scores, lanes, s.places);
+            vec by_total[WIDEST];
+            for (int i = 0; i < vectors; i++) {
+                float found[WIDTH];
+                by_total[i] = softmax(i, lanes, found);
+                long some = std::min<long>(WIDTH, s.panel_places(p) - i * WIDTH);
+                if (some > 0) std::memcpy(lse + first + i * WIDTH, found, some * sizeof(float));
+            }
+            channels_of<T>(s, values, weights, vectors, result);
+            for (long c = 0; c < s.d; c++)
+                for (int i = 0; i < vectors; i++) {
+                    float* at = result + c * lanes + i * WIDTH;
+                    store(at, load(at) * by_total[i]);
+                }
+            put_turned(result, lanes, s.panel_places(p), s.d, out + first * out_step, out_step);
+        }
+    }
+};
+
+template <class T> struct Backward {
+    Sizes<T> s;
+    float scale;
+    Unit<T> *keys, *values, *queries, *gradients;               // by place
+    Unit<T> *keys_by_channel, *queries_by_channel, *gradients_by_channel;
+    Unit<T> *query_panel, *gradient_panel, *weights, *slopes;    // (k, lanes) twice; P^T and dS^T, lanes together
+    float *scores, *towards, *paired_slopes, *result, *of_keys, *of_values, *inner;  // `inner` is D
+
+    Backward(long places, long d) : s(places, d), scale(1 / std::sqrt(float(d))) {
+        static thread_local Room rooms[18];
+        Room* room = rooms;
+        for (Unit<T>** rows : {&keys, &values, &queries, &gradients}) *rows = room++->of<Unit<T>>(places * s.of_channels);
+        for (Unit<T>** rows : {&keys_by_channel, &queries_by_channel, &gradients_by_channel})
+            *rows = room++->of<Unit<T>>(s.of_places * s.wide());
+        for (Unit<T>** lanes : {&query_panel, &gradient_panel}) *lanes = room++->of<Unit<T>>(s.of_channels * s.block());
+        for (Unit<T>** rows : {&weights, &slopes}) *rows = room++->of<Unit<T>>(places * s.block() / STEP<T>);
+        for (float** rows : {&scores, &towards, &paired_slopes}) *rows = room++->of<float>(up(places, LANES) * s.block());
+        for (float** rows : {&of_keys, &of_values}) *rows = room++->of<float>(places * s.wide());
+        result = room++->of<float>(d * s.block());
+        inner = room++->of<float>(up(places, LANES) + LANES);
+    }
+
+    void sum_inner(const T* g, const T* out, long step) {
+        for (long place = 0; place < s.places; place++) {
+            vec sum = {};
+            for (long c = 0; c < s.d; c += WIDTH) sum += load_up_to(g + place * step + c, s.d - c) * load_up_to(out + place * step + c, s.d - c);
+            inner[place] = total_of(sum);
+        }
+        std::memset(inner + s.places, 0, (up(s.places, LANES) - s.places) * sizeof(float));
+    }
+
+    // A vector of queries: S and g v^T -> P and dS, in rows and, for the product with the keys, in pairs.
+    void slopes_of(int v, long lanes, vec lse, vec d) {
+        const float rate = scale * LOG2_E;
+        const vec top = lse * LOG2_E;
+        for (long k = 0; k < steps<T>(s.places); k++) {
+            vec slope[2] = {};
+            for (int i = 0; i < STEP<T> && k * STEP<T> + i < s.places; i++) {
+                long at = (k * STEP<T> + i) * lanes + v * WIDTH;
+                vec p = power_of_two(load(scores + at) * rate - top);
+                slope[i] = p * (load(towards + at) - d);
+                put_row(weights + at / STEP<T>, p);
+                put_row(slopes + at / STEP<T>, slope[i]);
+            }
+            put_unit((Unit<T>*)paired_slopes + k * lanes + v * WIDTH, slope[0], slope[1]);
+        }
+    }
+
+    void put_scaled(const float* from, float by, T* to, long step) {
+        for (long place = 0; place < s.places; place++)
+            for (long c = 0; c < s.d; c += WIDTH) store_up_to(to + place * step + c, load(from + place * s.wide() + c) * by, s.d - c);
+    }
+
+    void run(const T* q, const T* k, const T* v, long step, const T* out, const T* g, long out_step, const float* lse, T* gq, T* gk, T* gv) {
+        by_place(q, step, s.places, s.d, queries);
+        by_place(k, step, s.places, s.d, keys);
+        by_place(v, step, s.places, s.d, values);
+        by_place(g, out_step, s.places, s.d, gradients);
+        by_channel(q, step, s.places, s.channels, s.d, s.of_places, queries_by_channel);
+        by_channel(k, step, s.places, s.channels, s.d, s.of_places, keys_by_channel);
+        by_channel(g, out_step, s.places, s.channels, s.d, s.of_places, gradients_by_channel);
+        sum_inner(g, out, out_step);
+        std::memset(of_keys, 0, s.places * s.wide() * sizeof(float));
+        std::memset(of_values, 0, s.places * s.wide() * sizeof(float));
+        for (long p = 0; p < s.queries.count; p++) {
+            int vectors = s.queries.size(p);
+            long first = s.queries.first(p) * WIDTH, lanes = vectors * WIDTH, some = s.panel_places(p);
+            turned(queries + first * s.of_channels, s.of_channels, some, lanes, query_panel);
+            turned(gradients + first * s.of_channels, s.of_channels, some, lanes, gradient_panel);
+            products<Multiplied<T>, false>(vectors, keys, s.of_channels, 1, (const float*)query_panel, s.of_channels, scores, lanes, s.places);
+            products<Multiplied<T>, false>(vectors, values, s.of_channels, 1, (const float*)gradient_panel, s.of_channels, towards, lanes,
+                                           s.places);
+            for (int i = 0; i < vectors; i++) {
+                long query = first + i * WIDTH;
+                vec of_lse = query < s.places ? load_up_to(lse + query, s.places - query) : all(0);
+                slopes_of(i, lanes, of_lse, load(inner + query));
+            }
+            add_to_places<T>(s, weights, gradients_by_channel, first, lanes, of_values);
+            add_to_places<T>(s, slopes, queries_by_channel, first, lanes, of_keys);
+            channels_of<T>(s, keys_by_channel, paired_slopes, vectors, result);
+            for (long i = 0; i < s.d * lanes; i += WIDTH) store(result + i, load(result + i) * scale);
+            put_turned(result, lanes, some, s.d, gq + first * step, step);
+        }
+        put_scaled(of_keys, scale, gk, step);
+        put_scaled(of_values, 1, gv, step);
+    }
+};
+
+// ---- All heads ----
+
+struct Shape { long n, places, heads, d; };
+
+template <class Of> bool every_head(const Shape& shape, int threads, Of of) {
+    bool enough = true;
+#pragma omp parallel for num_threads(threads) schedule(dynamic) reduction(&& : enough)
+    for (long item = 0; item < shape.n * shape.heads; item++)
+        enough = succeeds([&] { of(item / shape.heads, item % shape.heads); }) && enough;
+    return enough;
+}
+
+template <class T> bool forward(const T* qkv, T* out, float* lse, const Shape& s, int threads) {
+    long width = s.heads * s.d;
+    Heads<const T> in{qkv, s.places, s.d, 3 * width};
+    Heads<T> to{out, s.places, s.d, width};
+    return every_head(s, threads, [&](long image, long head) {
+        const T* q = in.of(image, head);
+        Forward<T>(s.places, s.d).run(q, q + width, q + 2 * width, in.step, to.of(image, head), to.step, lse + (image * s.heads + head) * s.places);
+    });
+}
+
+template <class T> bool backward(const T* qkv, const T* out, const T* g, const float* lse, T* gqkv, const Shape& s, int threads) {
+    long width = s.heads * s.d;
+    Heads<const T> in{qkv, s.places, s.d, 3 * width}, result{out, s.places, s.d, width}, gradient{g, s.places, s.d, width};
+    Heads<T> to{gqkv, s.places, s.d, 3 * width};
+    return every_head(s, threads, [&](long image, long head) {
+        const T* q = in.of(image, head);
+        T* gq = to.of(image, head);
+        Backward<T>(s.places, s.d).run(q, q + width, q + 2 * width, in.step, result.of(image, head), gradient.of(image, head), result.step,
+                                       lse + (image * s.heads + head) * s.places, gq, gq + width, gq + 2 * width);
+    });
+}
+
+}  // namespace
+
+// qkv and its gradient (N, L, 3, heads, d), out and g (N, L, heads, d), lse (N, heads, L) float; shape N, L, heads, d; low: bfloat16.
+// Returns 0, or 1 where memory was short.
+extern "C" {
+
+int attention(const void* qkv, void* out, float* lse, const long* shape, int low, int threads) {
+    Shape s{shape[0], shape[1], shape[2], shape[3]};
+    return !(low ? forward((const Low*)qkv, (Low*)out, lse, s, threads) : forward((const float*)qkv, (float*)out, lse, s, threads));
+}
+
+int attention_gradients(const void* qkv, const void* out, const void* g, const float* lse, void* gqkv, const long* shape, int low, int threads) {
+    Shape s{shape[0], shape[1], shape[2], shape[3]};
+    if (low) return !backward((const Low*)qkv, (const Low*)out, (const Low*)g, lse, (Low*)gqkv, s, threads);
+    return !backward((const float*)qkv, (const float*)out, (const float*)g, lse, (float*)gqkv, s, threads);
+}
+}
