@@ -288,8 +288,9 @@ def test_attention_in_bfloat16_keeps_its_digits_where_all_scores_have_much_in_co
 @pytest.mark.parametrize("dtype", PRECISION)
 def test_attention_of_large_scores_stays_finite(dtype):
     qkv = (100 * leaf(2, 48, 1, 5)).detach().to(dtype)
-    (y, g), (plain, of_plain) = attended(qkv, 2), attended(qkv, 2, exactly=True)
-    assert y.isfinite().all() and g.isfinite().all()
+    (y, g), (plain, _) = attended(qkv, 2), attended(qkv, 2, exactly=True)
+    assert y.isfinite().all()
+    assert g.isfinite().all()
     assert relative(y, plain) < 2 * PRECISION[dtype]
 
 

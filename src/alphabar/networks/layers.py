@@ -191,7 +191,7 @@ class Attention(nn.Module):
         return x + self.to_out[0](h).transpose(1, 2).reshape(n, c, height, width)
 
 
-def by_place(x: Tensor, *layers: nn.Module) -> Tensor:
+def by_place(x: Tensor, *layers: nn.Linear) -> Tensor:
     """The linear layers of the channels of x (N, C, H, W), one after the other in the channels of what comes out.
 
     As a convolution of 1x1: some processors multiply matrices of float32 at less than half the speed at which they convolve.
