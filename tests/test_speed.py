@@ -138,8 +138,8 @@ def test_ways_are_measured_in_turns(denoiser, monkeypatch):
 
 
 def test_fused_kernels_without_a_compiler_are_a_clear_error(denoiser, monkeypatch):
-    monkeypatch.setattr(speed, "fused_works", lambda: False)
-    with pytest.raises(ConfigurationError, match=r"needs a C\+\+ compiler .* use native"):
+    monkeypatch.setattr(speed, "fused_fails", lambda: "none was found")
+    with pytest.raises(ConfigurationError, match=r"needs a C\+\+ compiler .* none was found.* use native"):
         settle_way(denoiser, SHAPE, "float32", "fused", lambda a: 0.0)
 
 

@@ -22,15 +22,13 @@ from . import __version__
 from .denoiser import PRECISIONS, Denoiser
 from .errors import AlphabarError, ConfigurationError, unknown
 from .machine import cache_folder, processor
-from .networks.native import Unavailable, library
+from .networks.native import Unavailable, library, source_hash
 from .runs.atomic import write_json
 
 ROUNDS = 3
 BATCH, PIXELS = 16, 16 * 64 * 64  # pictures of a measurement, fewer of large ones
-LONG, MANY_EVALUATIONS = (
-    45.0,
-    10_000,
-)  # seconds of work, and estimates of a picture, from which on compiling is worth its time
+LONG = 45.0  # seconds of work from which on building the fused kernels is worth its time
+MANY_EVALUATIONS = 10_000  # estimates of a picture, likewise
 WORTHWHILE = 0.95  # of plain float32's time: a way must save this much to be taken
 OUTPUT_ERROR, GRADIENT_ERROR = 0.05, 0.1  # relative root mean square; bfloat16 has about 0.01
 
@@ -166,12 +164,13 @@ def settle_way(
 ) -> Choice:
     """The way to compute: as given, or for "auto" the fastest here.
 
-    work: seconds of a picture -> seconds of all that is to be done. Fused kernels take a while to compile, so "auto" looks at them only for
-    LONG work, on a CPU, in every precision: which one is faster depends on the kernels. Raises ConfigurationError where they are asked for and cannot be compiled.
+    work: seconds of a picture -> seconds of all that is to be done. Fused kernels take a while to build, so "auto" looks at them only for
+    LONG work, on a CPU, in every precision: which one is faster depends on the kernels. Raises ConfigurationError where they are asked
+    for and cannot be built.
     """
-    if kernels == "fused" and not fused_works():
+    if kernels == "fused" and (why := fused_fails()):
         raise ConfigurationError(
-            "train.kernels=fused needs a C++ compiler (g++ or clang, or CXX), and none works here; install one, or use native"
+            f"train.kernels=fused needs a C++ compiler (g++ or clang, or CXX) that works, but {why}; install one, or use native"
         )
     choice = choose(denoiser, shape, ways(precision, kernels, fused_allowed=False))
     if kernels != "auto" or len(shape) != 3 or next(denoiser.parameters()).device.type != "cpu":
@@ -199,20 +198,26 @@ def settle_sampling(denoiser: Denoiser, shape: Sequence[int], evaluations: int, 
 
 def fused_works() -> bool:
     """Whether the fused kernels can be built here."""
+    return not fused_fails()
+
+
+def fused_fails() -> str:
+    """Why the fused kernels cannot be built here; "" where they can."""
     try:
         library()
-    except Unavailable:
-        return False
-    return True
+    except Unavailable as error:
+        return str(error)
+    return ""
 
 
 def fingerprint(denoiser: Denoiser, shape: Sequence[int]) -> str:
-    """What the measurement depends on: this version, processor, torch, threads, device, and every part of the network."""
+    """What the measurement depends on: this version and its kernels, processor, torch, threads, device, and every part of the network."""
     parts = [(type(m).__name__, [tuple(p.shape) for p in m.parameters(recurse=False)]) for m in denoiser.modules()]
     device = next(denoiser.parameters()).device
     trained = any(p.requires_grad for p in denoiser.parameters())
     found: list[Any] = [
         __version__,
+        source_hash(),
         processor(),
         torch.__version__,
         torch.get_num_threads(),

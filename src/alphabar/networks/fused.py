@@ -114,7 +114,7 @@ def winograd_gradients(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The gradients of what is convolved, of the weight and of the shift, by Winograd's algorithm; None for what is not wanted."""
     of_weight = native.kernel_gradient(x, g, factor, constant) if wanted[0] else None
-    of_shift = g.sum((0, 2, 3), dtype=torch.float32) if wanted[1] else None
+    of_shift = native.channel_sums(g) if wanted[1] else None
     turned = native.packed(weight, x.dtype, turned=True)
     return native.convolve(g, turned, x.shape[1], None, None, None), of_weight, of_shift
 

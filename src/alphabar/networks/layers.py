@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -180,7 +180,7 @@ class Attention(nn.Module):
         h = self.group_norm(x)
         if self.fused and serves(x) and not torch.compiler.is_compiling():
             h = FusedAttention.apply(by_place(h, self.to_q, self.to_k, self.to_v), self.heads)
-            return x + by_place(h, self.to_out[0])
+            return x + by_place(h, cast(nn.Linear, self.to_out[0]))
         n, c, height, width = x.shape
         h = h.flatten(2).transpose(1, 2)  # (N, H W, C)
         q, k, v = (

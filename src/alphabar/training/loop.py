@@ -21,6 +21,7 @@ from ..data.pictures import Batch
 from ..denoiser import Denoiser
 from ..errors import CheckpointError, NonFiniteError
 from ..loss import denoising_loss
+from ..machine import keep_freed_memory
 from ..model import build_denoiser, pick_device
 from ..randomness import generator, normal, permutation, uniform
 from .ema import EMA
@@ -69,6 +70,8 @@ class Trainer:
     def __init__(self, config: Config, data: TrainingData, denoiser: Denoiser | None = None) -> None:
         self.config, self.data = config, data
         self.device = pick_device(config.train.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.denoiser = (denoiser or build_denoiser(config, data.shape)).to(self.device)
         if config.train.channels_last and len(data.shape) == 3:
             self.denoiser = self.denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

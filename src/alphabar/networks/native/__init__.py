@@ -39,9 +39,8 @@ class Unavailable(OSError):
 @cache
 def library() -> ctypes.CDLL:
     """The kernels, built if they are not in the cache. Raises Unavailable."""
-    text = b"".join(path.read_bytes() for path in (*sorted(FOLDER.glob("*.h")), *sources()))
     compiler = find_compiler()
-    key = hashlib.sha256(b"|".join([text, repr((COMMON, TARGETS)).encode(), compiler.encode(), processor().encode()]))
+    key = hashlib.sha256(repr((source_hash(), COMMON, TARGETS, compiler, processor())).encode())
     path = cache_folder() / "kernels" / f"{key.hexdigest()[:16]}.so"
     try:
         if not path.is_file():
@@ -52,6 +51,11 @@ def library() -> ctypes.CDLL:
         raise Unavailable(f"the compiled kernels cannot be used: {error}") from error
     found.winograd_packed_floats.restype = ctypes.c_long
     return found
+
+
+def source_hash() -> str:
+    """Of the text of all kernels."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in (*sorted(FOLDER.glob("*.h")), *sources()))).hexdigest()
 
 
 def sources() -> list[Path]:
@@ -216,6 +220,13 @@ def kernel_gradient(x: Tensor, g: Tensor, factor: Tensor | None, constant: Tenso
     given = (pointer(x), pointer(g), shape_of(x, g.shape[1]), pointer(factor), pointer(constant))
     checked(library().winograd_kernel_gradient(*given, pointer(w), steps, *how(x)))
     return w
+
+
+def channel_sums(x: Tensor) -> Tensor:
+    """The sum of each channel (C,) over pictures and places, float32: the gradient of a convolution's bias from that of its outputs."""
+    sums = torch.empty(x.shape[:2])
+    library().place_sums(pointer(x), shape_of(x), pointer(sums), *how(x))
+    return sums.sum(0)
 
 
 def packed(weight: Tensor, dtype: torch.dtype, turned: bool = False) -> Tensor:

@@ -208,6 +208,22 @@ void norm_backward(const Map<const T>& g, const Map<const T>& x, const Map<T>& g
     }
 }
 
+// The sums over places, (n, channels).
+template <class T> void place_sums(const Map<const T>& x, float* out, int threads) {
+    pieces(x.n, x.channels, threads, [&](long image, long c, long channels) {
+        float* to = out + image * x.channels + c;
+        auto add = [&](auto vectors, long i, long some) {
+            constexpr int V = decltype(vectors)::value;
+            float unused[V * WIDTH];
+            sums<V>(x.rows, x.columns, some, to + i, unused, [&](long place, int v, vec& sum, vec&) {
+                sum += load_up_to(x.pixel(image, place) + c + i + v * WIDTH, V > 1 ? WIDTH : some);
+            });
+        };
+        by_vectors(channels, [&] { add(std::integral_constant<int, TOGETHER>(), 0, channels); },
+                   [&](long i, long some) { add(std::integral_constant<int, 1>(), i, some); });
+    });
+}
+
 template <class T> Map<const T> reading(const void* x, const long* shape) { return {(const T*)x, shape[0], shape[1], shape[2], shape[3]}; }
 template <class T> Map<T> writing(void* x, const long* shape) { return {(T*)x, shape[0], shape[1], shape[2], shape[3]}; }
 
@@ -220,6 +236,11 @@ void norm_coefficients(const void* x, const long* shape, const float* gain, cons
                        float* const* out, int low, int threads) {
     if (low) norm_coefficients(reading<Low>(x, shape), gain, bias, offset, groups, eps, out, threads);
     else norm_coefficients(reading<float>(x, shape), gain, bias, offset, groups, eps, out, threads);
+}
+
+void place_sums(const void* x, const long* shape, float* out, int low, int threads) {
+    if (low) place_sums(reading<Low>(x, shape), out, threads);
+    else place_sums(reading<float>(x, shape), out, threads);
 }
 
 void norm_affine(const void* x, void* y, const long* shape, const float* scale, const float* shift, int with_silu, int low, int threads) {

@@ -1,0 +1,40 @@
+"""What alphabar asks of the machine."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import resource, sys
+import torch
+from alphabar.machine import keep_freed_memory
+if sys.argv[1] == "kept":
+    assert keep_freed_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def work():
+    blocks = [torch.ones(2**20) for _ in range(8)]
+    while blocks:
+        blocks.pop()  # the last first, so that the end of the heap is free
+work()
+work()
+before = faults()
+for _ in range(10):
+    work()
+print(faults() - before)
+"""
+
+
+def page_faults(how):
+    found = subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=True)
+    return int(found.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the GNU C library only")
+def test_freed_memory_is_taken_again_without_the_system():
+    """80 blocks of 4 MiB have 81,920 pages."""
+    assert page_faults("kept") < 2_000 < page_faults("as it comes")
