@@ -154,11 +154,19 @@ def test_a_kept_kernel_follows_its_weight():
     torch.testing.assert_close(second, 2 * first)
 
 
+@pytest.fixture
+def loaded_anew():
+    """The kernels are looked for again, in the test and after it."""
+    native.library.cache_clear()
+    yield
+    native.library.cache_clear()
+
+
+@pytest.mark.usefixtures("loaded_anew")
 @pytest.mark.parametrize("compiler", ["none", "broken"])
 def test_without_a_compiler_that_works_the_reason_is_told(monkeypatch, tmp_path, compiler):
     monkeypatch.setenv("ALPHABAR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(native, "COMPILERS", ())
-    native.library.cache_clear()
     if compiler == "broken":
         script = tmp_path / "c++"
         script.write_text("#!/bin/sh\necho no such thing >&2\nexit 1\n")
@@ -169,7 +177,13 @@ def test_without_a_compiler_that_works_the_reason_is_told(monkeypatch, tmp_path,
     with pytest.raises(native.Unavailable, match="no C\\+\\+ compiler" if compiler == "none" else "no such thing"):
         native.library()
     assert not list((tmp_path / "cache").rglob("*.so"))
-    native.library.cache_clear()
+
+
+@pytest.mark.parametrize("dtype", PRECISION)
+@pytest.mark.parametrize("channels", [5, 16, 24, 64, 96])  # less than a vector, whole ones, whole pieces, both
+def test_channels_are_summed_over_pictures_and_places(dtype, channels):
+    x = leaf(3, channels, 7, 5, dtype=dtype).detach()
+    torch.testing.assert_close(native.channel_sums(x), x.float().sum((0, 2, 3)), rtol=1e-5, atol=1e-4)
 
 
 def test_a_frozen_convolution_passes_the_same_gradient_on():

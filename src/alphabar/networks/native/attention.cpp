@@ -26,8 +26,6 @@ template <class T> using Unit = typename Element<Multiplied<T>>::unit;  // one v
 template <class T> constexpr int STEP = at_once<Multiplied<T>>();
 template <class T> constexpr long steps(long k) { return up(k, STEP<T>) / STEP<T>; }
 
-inline void put_unit(float* to, vec first, vec) { put(to, first); }
-inline void put_unit(int32_t* to, vec first, vec second) { put(to, paired(first, second)); }
 inline void put_row(float* to, vec v) { store(to, v); }
 inline void put_row(int32_t* to, vec v) { store((Low*)to, v); }
 

@@ -27,6 +27,10 @@ template <> struct Element<Low> {
 #endif
 };
 
+// A vector of k: one value of each, or a pair.
+inline void put_unit(float* to, vec first, vec) { store(to, first); }
+inline void put_unit(int32_t* to, vec first, vec second) { put(to, paired(first, second)); }
+
 template <class I, int M, int V, bool ADD>
 inline void product(const typename Element<I>::unit* a, long a_row, long a_k, const float* b, long k, float* c, long c_row) {
     vec sum[M][V];

@@ -245,10 +245,6 @@ template <class T, class I> bool convolve(const Picture<T>& x, const float* pack
 
 // ---- The gradient of the kernel ----
 
-// A place's k-th value; with pairs, of two tiles that follow each other in one row.
-inline void put_k(float* to, vec first, vec) { store(to, first); }
-inline void put_k(int32_t* to, vec first, vec second) { put(to, (words)paired(first, second)); }
-
 template <class T> inline void load_spread(const Picture<T>& g, long image, long row, long t, long o, vec (&q)[4][4]) {
     vec y[2][2];
     for (int i = 0; i < 2; i++)
@@ -283,10 +279,10 @@ template <class T, class I> struct KernelGradient {
                     vec d[4][4], second[4][4] = {};
                     load_tile(stage + 2 * STEP * p * padded + c, line, padded, d);
                     if (STEP == 2 && 2 * p + 1 < columns) load_tile(stage + (4 * p + 2) * padded + c, line, padded, second);
-                    unit* to = inputs + ((row - origin) * pairs + p) * step + c;
+                    unit* to = inputs + ((row - origin) * pairs + p) * step + c;  // a pair: two tiles that follow each other in a row
 #pragma GCC unroll 16
                     for (int place = 0; place < PLACES; place++)
-                        put_k(to + place * depth * step, d[place / 4][place % 4], second[place / 4][place % 4]);
+                        put_unit(to + place * depth * step, d[place / 4][place % 4], second[place / 4][place % 4]);
                 }
         });
     }
@@ -304,7 +300,7 @@ template <class T, class I> struct KernelGradient {
                                    (((row - origin) * pairs + p) * panels.size(panel) + v) * WIDTH;
 #pragma GCC unroll 16
                         for (int place = 0; place < PLACES; place++)
-                            put_k(to + place * depth * outputs, q[place / 4][place % 4], second[place / 4][place % 4]);
+                            put_unit(to + place * depth * outputs, q[place / 4][place % 4], second[place / 4][place % 4]);
                     }
     }
 
