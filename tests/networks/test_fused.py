@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from alphabar.conditions.base import Cond, Doors
 from alphabar.networks import fused, native
-from alphabar.networks.layers import Attention, GroupNorm, Upsample
+from alphabar.networks.layers import Attention, GroupNorm, Pointwise, Upsample
 from alphabar.networks.settings import UNetSettings
 from alphabar.networks.unet import UNet
 
@@ -28,7 +28,7 @@ def relative(a, b):
 
 def use_fused(module, on):
     for part in module.modules():
-        if isinstance(part, GroupNorm | Attention):
+        if isinstance(part, GroupNorm | Attention | Upsample | Pointwise):
             part.fused = on
 
 
@@ -103,8 +103,12 @@ def processor(request, monkeypatch, tmp_path_factory):
     return request.param
 
 
+WAYS = {native.PLAIN: 3, native.DOUBLED: 3, native.SINGLE: 1}  # the taps of each
+
+
 @pytest.mark.parametrize("dtype", PRECISION)
-def test_winograd_is_the_convolution_on_every_processor_and_for_every_size(processor, dtype):
+@pytest.mark.parametrize("way", WAYS)
+def test_the_kernels_convolve_on_every_processor_and_for_every_size(processor, dtype, way):
     """Odd and even sizes, a row alone, channels that fill no vector, more tiles than a block or chunk holds, one thread and two."""
     sizes = [(2, 16, 16, 4, 4), (3, 24, 40, 7, 5), (2, 20, 17, 1, 3), (1, 33, 70, 16, 30), (9, 48, 96, 14, 14)]
     threads = torch.get_num_threads()
@@ -115,23 +119,69 @@ def test_winograd_is_the_convolution_on_every_processor_and_for_every_size(proce
             leaf(n, channels),
             leaf(n, channels, seed=1),
         )
-        weight, bias = leaf(outputs, channels, 3, 3, seed=2), leaf(outputs, seed=3)
-        g = leaf(n, outputs, height, width, dtype=dtype, seed=4).detach()
-        with torch.no_grad():
-            y = native.convolve(native.last(x), native.packed(weight, dtype), outputs, bias, factor, constant)
-            of_input = native.convolve(g, native.packed(weight, dtype, turned=True), channels, None, None, None)
-            of_weight = native.kernel_gradient(x, g, factor, constant)
-        prepared = (
-            F.silu(x.double() * factor.double()[:, :, None, None] + constant.double()[:, :, None, None])
-            .detach()
-            .requires_grad_()
-        )
+        weight, bias = leaf(outputs, channels, WAYS[way], WAYS[way], seed=2), leaf(outputs, seed=3)
+        prepared = F.silu(x.double() * factor.double()[:, :, None, None] + constant.double()[:, :, None, None])
+        prepared = prepared.detach().requires_grad_()
         exact = weight.detach().double().requires_grad_()
-        plain = F.conv2d(prepared, exact, bias.double(), padding=1)
+        grown = F.interpolate(prepared, scale_factor=2, mode="nearest") if way == native.DOUBLED else prepared
+        plain = F.conv2d(grown, exact, bias.double(), padding=WAYS[way] // 2)
+        g, added = (leaf(*plain.shape, dtype=dtype, seed=seed).detach() for seed in (4, 5))
+        with torch.no_grad():
+            kernel = native.packed(weight, dtype, way)
+            y = native.convolve(native.last(x), kernel, outputs, bias, factor, constant, added, way)
+            back = native.TURNED[way]
+            of_input = native.convolve(g, native.packed(weight, dtype, back, turned=True), channels, way=back)
+            of_weight = native.kernel_gradient(x, g, factor, constant, way)
         expected = torch.autograd.grad(plain, (prepared, exact), g.double())
-        for a, b in zip((y, of_input, of_weight), (plain, *expected), strict=True):
+        for a, b in zip((y, of_input, of_weight), (plain + added, *expected), strict=True):
             assert relative(a, b) < 2 * PRECISION[dtype], (n, channels, outputs, height, width)
     torch.set_num_threads(threads)
+
+
+def test_the_gradient_of_a_kernel_too_large_for_a_share_for_each_thread_is_the_same():
+    """The sums of a kernel of 512 by 512 channels are 16 MiB: 256 MiB hold 16 of them."""
+    x, g, threads = leaf(1, 512, 40, 2).detach(), leaf(1, 512, 40, 2, seed=1).detach(), torch.get_num_threads()
+    found = []
+    for count in (1, 20):
+        torch.set_num_threads(count)
+        found.append(native.kernel_gradient(x, g))
+    torch.set_num_threads(threads)
+    assert relative(*found) < PRECISION[torch.float32]
+
+
+@pytest.mark.parametrize("dtype", PRECISION)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("with_shift", [True, False])
+def test_a_convolution_by_the_kernels_has_all_its_gradients(dtype, way, with_shift):
+    """Against torch's own in float64: of the picture, the weight, the shift and what is added."""
+    x, weight = leaf(2, 16, 5, 6, dtype=dtype), leaf(20, 16, WAYS[way], WAYS[way], seed=1)
+    shift = leaf(20, seed=2) if with_shift else None
+    grown = F.interpolate(x.double(), scale_factor=2, mode="nearest") if way == native.DOUBLED else x.double()
+    plain = F.conv2d(grown, weight.double(), None if shift is None else shift.double(), padding=WAYS[way] // 2)
+    added = leaf(*plain.shape, dtype=dtype, seed=3)
+    plain = plain + added
+    g = torch.randn(plain.shape, generator=torch.Generator().manual_seed(9)).to(dtype)
+    inputs = [v for v in (x, weight, shift, added) if v is not None]
+    y = fused.convolution(x, weight, shift, way, added)
+    assert y.dtype == dtype
+    assert relative(y, plain) < 2 * PRECISION[dtype]
+    found, expected = torch.autograd.grad(y, inputs, g), torch.autograd.grad(plain, inputs, g.double())
+    for a, b in zip(found, expected, strict=True):
+        assert relative(a, b) < 2 * PRECISION[dtype]
+
+
+@pytest.mark.parametrize("channels", [8, 16])  # torch's convolution, and the kernels'
+def test_layers_are_the_same_either_way(channels):
+    """Upsampling, and a shortcut of 1x1."""
+    x = leaf(2, channels, 6, 5)
+    for layer, told in ((Upsample(channels), [torch.Size((12, 10))]), (Pointwise(channels, 2 * channels), [])):
+        results = []
+        for on in (False, True):
+            use_fused(layer, on)
+            y = layer(x, *told)
+            results.append((y, *torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])))
+        for plain, fast in zip(*results, strict=True):
+            assert relative(fast, plain) < 5e-6
 
 
 def test_what_is_not_finite_stays_so():
@@ -141,16 +191,16 @@ def test_what_is_not_finite_stays_so():
         x[0, 3, 2, 2] = float("nan")
         ones, zeros = torch.ones(16), torch.zeros(16)
         assert fused.fused_group_norm(x, ones, zeros, 16, 1e-5)[0, 3].isnan().all()
-        y = native.convolve(native.last(x), native.packed(weight, dtype), 16, None, None, None)
+        y = native.convolve(native.last(x), native.packed(weight, dtype), 16)
         assert y[0, :, 1:4, 1:4].isnan().all()
 
 
 def test_a_kept_kernel_follows_its_weight():
     x, weight = leaf(1, 16, 6, 6).detach(), leaf(16, 16, 3, 3, seed=1).detach()
-    first = native.convolve(x, native.packed(weight, x.dtype), 16, None, None, None)
+    first = native.convolve(x, native.packed(weight, x.dtype), 16)
     assert native.packed(weight, x.dtype) is native.packed(weight, x.dtype)
     weight.mul_(2)
-    second = native.convolve(x, native.packed(weight, x.dtype), 16, None, None, None)
+    second = native.convolve(x, native.packed(weight, x.dtype), 16)
     torch.testing.assert_close(second, 2 * first)
 
 
@@ -221,10 +271,12 @@ def test_of_norm_and_convolution_only_x_is_kept():
 
 
 @pytest.mark.parametrize("way", ["plain", "offset", "scale and shift"])
-def test_the_module_convolves_the_same_either_way(way):
-    norm, conv = GroupNorm(4, 16), torch.nn.Conv2d(16, 6, 3, padding=1)
+@pytest.mark.parametrize("outputs", [6, 18])  # torch's convolution, and the kernels'
+def test_the_module_convolves_the_same_either_way(way, outputs):
+    norm, conv = GroupNorm(4, 16), torch.nn.Conv2d(16, outputs, 3, padding=1)
     x, a, b = leaf(3, 16, 5, 5), leaf(3, 16, seed=4), leaf(3, 16, seed=5)
     given = {"plain": {}, "offset": {"offset": a}, "scale and shift": {"scale": a, "shift": b}}[way]
+    given["added"] = leaf(3, outputs, 5, 5, seed=6)
     inputs = [x, *norm.parameters(), *conv.parameters(), *given.values()]
     results = []
     for on in (False, True):

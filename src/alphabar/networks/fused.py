@@ -1,10 +1,10 @@
-"""Faster ways to compute what the networks compute: fused group normalisation, its convolution, attention, one convolution for
-upsampling. Each gives what the plain formula gives, up to rounding; which one runs is the caller's choice (`speed.py`).
+"""Faster ways to compute what the networks compute: fused group normalisation, its convolution, convolutions, attention, one convolution
+for upsampling. Each gives what the plain formula gives, up to rounding; which one runs is the caller's choice (`speed.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -62,14 +62,18 @@ def norm_gradients(g: Tensor, x: Tensor, kept: list[Tensor], groups: int, silu: 
 
 
 def norm_convolution(
-    x: Tensor, gain: Tensor, bias: Tensor, groups: int, eps: float, offset: Tensor | None, weight: Tensor, shift: Tensor | None
+    x: Tensor, gain: Tensor, bias: Tensor, groups: int, eps: float, offset: Tensor | None, weight: Tensor, shift: Tensor | None,
+    added: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """x (N, C, H, W) -> the 3x3 convolution, weight (O, C, 3, 3) and shift (O,), of silu(norm(x + offset) gain + bias), in the type of x.
+    """x (N, C, H, W) -> the 3x3 convolution, weight (O, C, 3, 3) and shift (O,), of silu(norm(x + offset) gain + bias), in the type of x,
+    plus `added` (N, O, H, W).
 
     What is convolved is computed on the way into the convolution, and again on the way back, so that only x is kept: half the memory
     of both one after the other. The convolution goes by Winograd's algorithm where it has channels enough.
     """
-    y: Tensor = NormConvolution.apply(native.last(x), *rows_of(x, gain, bias, offset), weight, shift, groups, eps)
+    added = None if added is None else native.last(added.to(x.dtype))
+    rows = rows_of(x, gain, bias, offset)
+    y: Tensor = NormConvolution.apply(native.last(x), *rows, weight, shift, added, groups, eps)
     return y
 
 
@@ -85,6 +89,7 @@ class NormConvolution(torch.autograd.Function):
         offset: Tensor,
         weight: Tensor,
         shift: Tensor | None,
+        added: Tensor | None,
         groups: int,
         eps: float,
     ) -> Tensor:
@@ -93,40 +98,101 @@ class NormConvolution(torch.autograd.Function):
         ctx.save_for_backward(x, gain, weight, factor, constant, *others)
         ctx.groups = groups
         if native.fits(weight):
-            added = None if shift is None else shift.float()
-            return native.convolve(x, native.packed(weight, x.dtype), len(weight), added, factor, constant)
-        added = None if shift is None else shift.to(x.dtype)
-        return F.conv2d(native.affine(x, factor, constant, True), weight.to(x.dtype), added, padding=1)
+            return convolved(x, weight, shift, native.PLAIN, factor, constant, added)
+        shift = None if shift is None else shift.to(x.dtype)
+        y = F.conv2d(native.affine(x, factor, constant, True), weight.to(x.dtype), shift, padding=1)
+        return y if added is None else y.add_(added)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """The convolution's gradients, then those of the norm."""
         x, gain, weight, *kept = ctx.saved_tensors
-        way: Callable[..., tuple[Any, ...]] = winograd_gradients if native.fits(weight) else plain_gradients
-        g, *found = way(native.last(grads[0]), x, weight, kept[0], kept[1], ctx.needs_input_grad[4:6])
-        parts = (None if part is None else part.to(weight.dtype) for part in found)
-        return *norm_gradients(g, x, [gain, *kept], ctx.groups, True), *parts, None, None
+        g, wanted = native.last(grads[0]), (True, *ctx.needs_input_grad[4:6])
+        if native.fits(weight):
+            of_input, *found = gradients(g, x, weight, wanted, native.PLAIN, kept[0], kept[1])
+        else:
+            of_input, *found = plain_gradients(g, x, weight, wanted, kept[0], kept[1])
+        assert of_input is not None
+        of_added = g if ctx.needs_input_grad[6] else None
+        return *norm_gradients(of_input, x, [gain, *kept], ctx.groups, True), *found, of_added, None, None
 
 
-def winograd_gradients(
-    g: Tensor, x: Tensor, weight: Tensor, factor: Tensor, constant: Tensor, wanted: tuple[bool, bool]
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The gradients of what is convolved, of the weight and of the shift, by Winograd's algorithm; None for what is not wanted."""
-    of_weight = native.kernel_gradient(x, g, factor, constant) if wanted[0] else None
-    of_shift = native.channel_sums(g) if wanted[1] else None
-    turned = native.packed(weight, x.dtype, turned=True)
-    return native.convolve(g, turned, x.shape[1], None, None, None), of_weight, of_shift
+def convolution(
+    x: Tensor, weight: Tensor, shift: Tensor | None, way: int = native.PLAIN, added: Tensor | None = None
+) -> Tensor:
+    """x (N, C, H, W) -> the convolution, `way` as `native.convolve` has it, of weight (O, C, taps, taps) and shift (O,), in the type of x,
+    plus `added`, of the shape of the result. The weight is one that `native.fits`."""
+    added = None if added is None else native.last(added.to(x.dtype))
+    y: Tensor = Convolution.apply(native.last(x), weight, shift, added, way)
+    return y
+
+
+class Convolution(torch.autograd.Function):
+    """A convolution by the compiled kernels."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, shift: Tensor | None, added: Tensor | None, way: int) -> Tensor:
+        """Convolve."""
+        ctx.save_for_backward(x, weight)
+        ctx.way = way
+        return convolved(x, weight, shift, way, added=added)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of x, weight, shift and what was added."""
+        x, weight = ctx.saved_tensors
+        g = native.last(grads[0])
+        of_added = g if ctx.needs_input_grad[3] else None
+        return *gradients(g, x, weight, ctx.needs_input_grad[:3], ctx.way), of_added, None
+
+
+def convolved(
+    x: Tensor,
+    weight: Tensor,
+    shift: Tensor | None,
+    way: int,
+    factor: Tensor | None = None,
+    constant: Tensor | None = None,
+    added: Tensor | None = None,
+) -> Tensor:
+    """`native.convolve` with a weight and a shift as a layer has them."""
+    shift = None if shift is None else shift.float()
+    kernel = native.packed(weight, x.dtype, way)
+    return native.convolve(x, kernel, len(weight), shift, factor, constant, added, way)
+
+
+def gradients(
+    g: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    wanted: Sequence[bool],
+    way: int,
+    factor: Tensor | None = None,
+    constant: Tensor | None = None,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """The gradients of what is convolved, of the weight and of the shift; None for what is not wanted."""
+    of_input = of_weight = of_shift = None
+    if wanted[0]:
+        back = native.TURNED[way]
+        of_input = native.convolve(g, native.packed(weight, x.dtype, back, turned=True), x.shape[1], way=back)
+    if wanted[1]:
+        of_weight = native.kernel_gradient(x, g, factor, constant, way).to(weight.dtype)
+    if wanted[2]:
+        of_shift = native.channel_sums(g).to(weight.dtype)
+    return of_input, of_weight, of_shift
 
 
 def plain_gradients(
-    g: Tensor, x: Tensor, weight: Tensor, factor: Tensor, constant: Tensor, wanted: tuple[bool, bool]
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    g: Tensor, x: Tensor, weight: Tensor, wanted: Sequence[bool], factor: Tensor, constant: Tensor
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """The same by torch's own convolution."""
-    of_input, of_weight, of_shift = torch.ops.aten.convolution_backward(
+    of_input, *found = torch.ops.aten.convolution_backward(
         g, native.affine(x, factor, constant, True), weight.to(x.dtype), weight.shape[:1],
-        [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, *wanted],
+        [1, 1], [1, 1], [1, 1], False, [0, 0], 1, list(wanted),
     )  # fmt: skip
+    of_weight, of_shift = (None if part is None else part.to(weight.dtype) for part in found)
     return native.last(of_input), of_weight, of_shift
 
 

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .fused import FusedAttention, doubled_convolution, fused_group_norm, norm_convolution
+from . import native
+from .fused import FusedAttention, convolution, doubled_convolution, fused_group_norm, norm_convolution
 from .native import serves
 
 M = TypeVar("M", bound=nn.Module)
@@ -71,11 +72,14 @@ class GroupNorm(nn.GroupNorm):
         offset: Tensor | None = None,
         scale: Tensor | None = None,
         shift: Tensor | None = None,
+        added: Tensor | None = None,
     ) -> Tensor:
-        """conv(forward(x, silu=True, ...)) for a 3x3 convolution; with `fused` in one go, and only x is kept for the way back."""
-        if not self.fused or not serves(x) or torch.compiler.is_compiling() or x.dtype != used_type(conv):
-            return conv(self(x, True, offset, scale, shift))
-        return norm_convolution(x, *self._rows(scale, shift), self.num_groups, self.eps, offset, conv.weight, conv.bias)
+        """conv(forward(x, silu=True, ...)) for a 3x3 convolution, plus `added`; with `fused` in one go, and only x is kept for the way back."""
+        if not self.fused or not serves(x) or torch.compiler.is_compiling() or x.dtype != used_type(conv.weight):
+            y = conv(self(x, True, offset, scale, shift))
+            return y if added is None else y + added
+        told = (*self._rows(scale, shift), self.num_groups, self.eps, offset)
+        return norm_convolution(x, *told, conv.weight, conv.bias, added)
 
     def _rows(self, scale: Tensor | None, shift: Tensor | None) -> tuple[Tensor, Tensor]:
         """Gain and bias, (C,) or (N, C)."""
@@ -84,10 +88,41 @@ class GroupNorm(nn.GroupNorm):
         return gain, bias if shift is None else bias + shift.float()
 
 
-def used_type(conv: nn.Conv2d) -> torch.dtype:
-    """The type in which a convolution computes here: that of autocast, where it is on."""
-    kind = conv.weight.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else conv.weight.dtype
+def used_type(weight: Tensor) -> torch.dtype:
+    """The type in which a layer of this weight computes here: that of autocast, where it is on."""
+    kind = weight.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+
+
+def takes(x: Tensor, weight: Tensor) -> bool:
+    """Whether `convolution` serves here."""
+    compiling = torch.compiler.is_compiling()
+    return serves(x) and not compiling and x.dtype == used_type(weight) and native.fits(weight)
+
+
+class Pointwise(nn.Conv2d):
+    """A convolution of 1x1 plus what is to be added to it; with `fused` by the compiled kernels."""
+
+    fused = False
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve."""
+        return by_place(x, self.weight, self.bias, self.fused)
+
+
+def by_place(x: Tensor, weight: Tensor, bias: Tensor | None, fused: bool, added: Tensor | None = None) -> Tensor:
+    """The convolution of x (N, C, H, W) by weight (O, C, 1, 1) and bias (O,), plus `added`.
+
+    Linear layers of the channels are computed as such: some processors multiply matrices of float32 at less than half the speed at which
+    they convolve.
+    """
+    if fused and takes(x, weight):
+        return convolution(x, weight, bias, native.SINGLE, added)
+    y = F.conv2d(x, weight, bias)
+    return y if added is None else y + added
 
 
 class ResidualBlock(nn.Module):
@@ -116,7 +151,7 @@ class ResidualBlock(nn.Module):
         self.norm2 = GroupNorm(groups, out_channels, eps)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
+        self.conv_shortcut = Pointwise(in_channels, out_channels) if in_channels != out_channels else None
         self.modulation1 = Modulation(in_channels, *modulation) if modulation else None
         self.modulation2 = Modulation(out_channels, *modulation) if modulation else None
 
@@ -127,18 +162,17 @@ class ResidualBlock(nn.Module):
         else:
             h = self.norm1.convolved(self.conv1, x)
         emb = self.time_emb_proj(F.silu(emb))
+        passed = x if self.conv_shortcut is None else self.conv_shortcut(x)
         if self.scale_shift:
             scale, shift = emb.chunk(2, dim=1)
             told = {"scale": scale, "shift": shift}
         else:
             told = {"offset": emb}
         if self.modulation2 is not None and guide is not None:
-            h = self.conv2(self.dropout(F.silu(self.modulation2(self.norm2(h, **told), guide))))
-        elif self.dropout.training and self.dropout.p > 0:
-            h = self.conv2(self.dropout(self.norm2(h, silu=True, **told)))
-        else:
-            h = self.norm2.convolved(self.conv2, h, **told)
-        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+            return self.conv2(self.dropout(F.silu(self.modulation2(self.norm2(h, **told), guide)))) + passed
+        if self.dropout.training and self.dropout.p > 0:
+            return self.conv2(self.dropout(self.norm2(h, silu=True, **told))) + passed
+        return self.norm2.convolved(self.conv2, h, **told, added=passed)
 
 
 class Modulation(nn.Module):
@@ -179,8 +213,8 @@ class Attention(nn.Module):
         """Attend."""
         h = self.group_norm(x)
         if self.fused and serves(x) and not torch.compiler.is_compiling():
-            h = FusedAttention.apply(by_place(h, self.to_q, self.to_k, self.to_v), self.heads)
-            return x + by_place(h, cast(nn.Linear, self.to_out[0]))
+            h = FusedAttention.apply(by_place(h, *joined(self.to_q, self.to_k, self.to_v), True), self.heads)
+            return by_place(h, *joined(cast(nn.Linear, self.to_out[0])), True, x)
         n, c, height, width = x.shape
         h = h.flatten(2).transpose(1, 2)  # (N, H W, C)
         q, k, v = (
@@ -191,13 +225,10 @@ class Attention(nn.Module):
         return x + self.to_out[0](h).transpose(1, 2).reshape(n, c, height, width)
 
 
-def by_place(x: Tensor, *layers: nn.Linear) -> Tensor:
-    """The linear layers of the channels of x (N, C, H, W), one after the other in the channels of what comes out.
-
-    As a convolution of 1x1: some processors multiply matrices of float32 at less than half the speed at which they convolve.
-    """
+def joined(*layers: nn.Linear) -> tuple[Tensor, Tensor]:
+    """The weight (O, C, 1, 1) and the bias of linear layers, one after the other, as a convolution has them."""
     weight = torch.cat([layer.weight for layer in layers])
-    return F.conv2d(x, weight[:, :, None, None], torch.cat([layer.bias for layer in layers]))
+    return weight[:, :, None, None], torch.cat([layer.bias for layer in layers])
 
 
 class CrossAttention(nn.Module):
@@ -274,7 +305,9 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """(N, C, h, w) -> (N, C, H, W): nearest neighbour to the given size, then a convolution."""
+    """(N, C, h, w) -> (N, C, H, W): nearest neighbour to the given size, then a convolution; with `fused` by the compiled kernels."""
+
+    fused = False
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -282,6 +315,9 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor, size: torch.Size) -> Tensor:
         """Grow to `size`, that of the skip connection, which need not be exactly twice x's."""
-        if x.device.type == "cpu" and size == (2 * x.shape[-2], 2 * x.shape[-1]):
+        twice = size == (2 * x.shape[-2], 2 * x.shape[-1])
+        if twice and self.fused and takes(x, self.conv.weight):
+            return convolution(x, self.conv.weight, self.conv.bias, native.DOUBLED)
+        if twice and x.device.type == "cpu":
             return doubled_convolution(x, self.conv.weight, self.conv.bias)
         return self.conv(F.interpolate(x, size=tuple(size), mode="nearest"))

@@ -1,4 +1,4 @@
-"""Compiled kernels for the CPU: group normalisation, attention, 3x3 convolutions by Winograd's algorithm (the .cpp files beside this one).
+"""Compiled kernels for the CPU: group normalisation, attention, convolutions by Winograd's algorithm (the .cpp files beside this one).
 
 They are built by the machine's C++ compiler at their first use, in a few seconds, for its own processor, and kept in the cache folder.
 Pictures are (N, C, H, W), channels last in memory, float32 or bfloat16; all else is float32.
@@ -29,6 +29,8 @@ COMMON = ["-O3", "-std=c++17", "-shared", "-fPIC", "-w"]
 TARGETS = (["-march=native", "-fopenmp"], ["-mcpu=native", "-fopenmp"], ["-march=native"], ["-mcpu=native"])
 FEWEST_CHANNELS = 16  # of a convolution: below that most of what the kernels multiply would be zeros
 TYPES = (torch.float32, torch.bfloat16)
+PLAIN, DOUBLED, HALVED, SINGLE = range(4)  # ways to convolve, as in winograd.cpp
+TURNED = {PLAIN: PLAIN, DOUBLED: HALVED, SINGLE: SINGLE}  # the way back of each
 Array = ctypes.c_long * 5
 
 
@@ -95,9 +97,13 @@ def last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def empty(like: Tensor, channels: int) -> Tensor:
-    """Room for pictures of so many channels, channels last."""
+def empty(like: Tensor, channels: int, way: int = 0) -> Tensor:
+    """Room for pictures of so many channels, channels last; of the size that this way to convolve gives."""
     n, _, height, width = like.shape
+    if way == DOUBLED:
+        height, width = 2 * height, 2 * width
+    if way == HALVED:
+        height, width = height // 2, width // 2
     return torch.empty(n, channels, height, width, dtype=like.dtype, memory_format=torch.channels_last)
 
 
@@ -199,26 +205,40 @@ def heads_of(qkv: Tensor, heads: int) -> ctypes.Array[ctypes.c_long]:
 
 
 def fits(weight: Tensor) -> bool:
-    """Whether a convolution of this weight (O, C, 3, 3) is worth Winograd's way."""
-    return min(weight.shape[:2]) >= FEWEST_CHANNELS and weight.shape[2:] == (3, 3)
+    """Whether a convolution of this weight (O, C, 3, 3) or (O, C, 1, 1) is worth these kernels."""
+    return min(weight.shape[:2]) >= FEWEST_CHANNELS and weight.shape[2:] in ((3, 3), (1, 1))
 
 
 def convolve(
-    x: Tensor, kernel: Tensor, outputs: int, bias: Tensor | None, factor: Tensor | None, constant: Tensor | None
+    x: Tensor,
+    kernel: Tensor,
+    outputs: int,
+    bias: Tensor | None = None,
+    factor: Tensor | None = None,
+    constant: Tensor | None = None,
+    added: Tensor | None = None,
+    way: int = PLAIN,
 ) -> Tensor:
-    """The 3x3 convolution, padded by 1, of x, or of silu(factor x + constant) with both (N, C), with a kernel as `packed` makes it."""
-    y = empty(x, outputs)
-    rows = map(pointer, (factor, constant, kernel, bias))
-    checked(library().winograd_convolve(pointer(x), pointer(y), shape_of(x, outputs), *rows, *how(x)))
+    """The convolution of x, or of silu(factor x + constant) with both (N, C), with a kernel as `packed` makes it, plus `added`.
+
+    PLAIN: 3x3, padded by 1. DOUBLED: the same of x with every pixel doubled in both directions. HALVED: the sums of PLAIN's outputs by
+    2x2, of an even size. SINGLE: 1x1.
+    """
+    y = empty(x, outputs, way)
+    shape, rows = shape_of(x, outputs), map(pointer, (factor, constant, kernel, bias))
+    checked(library().winograd_convolve(way, pointer(x), pointer(y), pointer(added), shape, *rows, *how(x)))
     return y
 
 
-def kernel_gradient(x: Tensor, g: Tensor, factor: Tensor | None, constant: Tensor | None) -> Tensor:
-    """The gradient (O, C, 3, 3) of that convolution's weight, float32, from that of its outputs."""
-    w = torch.empty(g.shape[1], x.shape[1], 3, 3)
+def kernel_gradient(
+    x: Tensor, g: Tensor, factor: Tensor | None = None, constant: Tensor | None = None, way: int = PLAIN
+) -> Tensor:
+    """The gradient of that convolution's weight, float32, from that of its outputs."""
+    taps = 1 if way == SINGLE else 3
+    w = torch.empty(g.shape[1], x.shape[1], taps, taps)
     steps = (ctypes.c_long * 4)(*w.stride())
     given = (pointer(x), pointer(g), shape_of(x, g.shape[1]), pointer(factor), pointer(constant))
-    checked(library().winograd_kernel_gradient(*given, pointer(w), steps, *how(x)))
+    checked(library().winograd_kernel_gradient(way, *given, pointer(w), steps, *how(x)))
     return w
 
 
@@ -229,24 +249,25 @@ def channel_sums(x: Tensor) -> Tensor:
     return sums.sum(0)
 
 
-def packed(weight: Tensor, dtype: torch.dtype, turned: bool = False) -> Tensor:
-    """The transformed weight (O, C, 3, 3) for pictures of this type; `turned` is that of the way back: turned around, C outputs.
+def packed(weight: Tensor, dtype: torch.dtype, way: int = PLAIN, turned: bool = False) -> Tensor:
+    """The transformed weight (O, C, taps, taps) for pictures of this type; `turned` is that of the way back: turned around, C outputs.
 
     Of a weight that is not trained it is kept until the weight changes.
     """
     if weight.requires_grad or turned:
-        return transformed(weight, dtype, turned)
-    version, kept, made = KEPT.get(weight, (None, None, None))
-    if (version, kept) != (weight._version, dtype) or made is None:
-        made = transformed(weight, dtype, turned)
-        KEPT[weight] = (weight._version, dtype, made)
+        return transformed(weight, dtype, way, turned)
+    told = (weight._version, dtype, way)
+    kept, made = KEPT.get(weight, (None, None))
+    if kept != told or made is None:
+        made = transformed(weight, dtype, way, turned)
+        KEPT[weight] = (told, made)
     return made
 
 
 KEPT: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
-def transformed(weight: Tensor, dtype: torch.dtype, turned: bool) -> Tensor:
+def transformed(weight: Tensor, dtype: torch.dtype, way: int, turned: bool) -> Tensor:
     """As `packed`, without keeping it."""
     weight, low = weight.detach().float(), int(dtype == torch.bfloat16)
     o, c, rows, columns = weight.shape
@@ -256,6 +277,6 @@ def transformed(weight: Tensor, dtype: torch.dtype, turned: bool) -> Tensor:
         start += ((rows - 1) * of_row + (columns - 1) * of_column) * weight.element_size()
         o, c, of_o, of_c, of_row, of_column = c, o, of_c, of_o, -of_row, -of_column
     shape, steps = Array(0, 0, 0, c, o), (ctypes.c_long * 4)(of_o, of_c, of_row, of_column)
-    made = torch.empty(library().winograd_packed_floats(shape, low))
-    library().winograd_pack(ctypes.c_void_p(start), steps, pointer(made), shape, low, torch.get_num_threads())
+    made = torch.empty(library().winograd_packed_floats(way, shape, low))
+    library().winograd_pack(way, ctypes.c_void_p(start), steps, pointer(made), shape, low, torch.get_num_threads())
     return made
