@@ -58,6 +58,11 @@ template <class U> void turned(const U* rows, long depth, long places, long lane
         for (long lane = 0; lane < lanes; lane++) to[k * lanes + lane] = lane < places ? rows[lane * depth + k] : U(0);
 }
 
+// What `by_channel` made of no more channels than half a vector -> half as many vectors, two steps' channels in turns.
+inline void fold(words* steps, long depth) {
+    for (long k = 0; k < depth; k += 2) put(steps + k / 2, in_turns(get<words>(steps + k), get<words>(steps + k + 1)));
+}
+
 // ---- One head ----
 
 template <class T> struct Sizes {
@@ -68,6 +73,7 @@ template <class T> struct Sizes {
     Sizes(long places, long d)
         : places(places), d(d), queries(places), channels(d), of_channels(steps<T>(d)), of_places(steps<T>(up(places, LANES))) {}
     long panel_places(long panel) const { return std::min(queries.size(panel) * (long)WIDTH, places - queries.first(panel) * WIDTH); }
+    bool folded() const { return std::is_same<Multiplied<T>, Low>::value && d <= WIDTH / 2; }  // two steps of k in a vector
     long wide() const { return up(d, LANES); }
     long block() const { return WIDEST * WIDTH; }  // the most lanes of a panel of queries
 };
@@ -83,6 +89,9 @@ template <class T> void channels_of(const Sizes<T>& s, const Unit<T>* by_channel
 
 // c (places x channels) += a (places x lanes) times the lanes' rows of what `by_channel` made.
 template <class T> void add_to_places(const Sizes<T>& s, const Unit<T>* a, const Unit<T>* by_channel, long query, long lanes, float* c) {
+    if (s.folded())
+        return products<Pairs, true>(1, (const int64_t*)a, lanes / 4, 1, (const float*)by_channel + query / 4 * WIDTH, lanes / 4, c, WIDTH,
+                                     s.places);
     for (long panel = 0; panel < s.channels.count; panel++) {
         long first = s.channels.first(panel) * WIDTH, size = s.channels.size(panel) * WIDTH, row = lanes / STEP<T>;
         products<Multiplied<T>, true>(s.channels.size(panel), a, row, 1,
@@ -119,21 +128,30 @@ template <class T> struct Forward {
     }
 
     // A vector of queries: its scores -> exp(scale (S - largest)) for the product with the values; 1 / their sum; lse.
-    vec softmax(int v, long lanes, float* lse) {
-        vec largest = load(scores + v * WIDTH), total = {};
-        const float rate = scale * LOG2_E;
-        for (long key = 1; key < s.places; key++) largest = larger(largest, load(scores + key * lanes + v * WIDTH));
-        vec top = largest * rate;
-        for (long k = 0; k < steps<T>(s.places); k++) {
-            vec e[2] = {};
-            for (int i = 0; i < STEP<T> && k * STEP<T> + i < s.places; i++) {
-                e[i] = power_of_two(load(scores + (k * STEP<T> + i) * lanes + v * WIDTH) * rate - top);
-                total += e[i];
-            }
-            put_unit((Unit<T>*)weights + k * lanes + v * WIDTH, e[0], e[1]);
+    ALONE vec softmax(int v, long lanes, float* lse) {
+        const float *from = scores + v * WIDTH, rate = scale * LOG2_E;
+        Unit<T>* to = (Unit<T>*)weights + v * WIDTH;
+        vec largest = load(from), other = largest, total[2] = {};  // two at a time, as the next waits for the last
+        for (long key = 0; key < s.places; key += 2) {
+            largest = larger(largest, load(from + key * lanes));
+            other = larger(other, load(from + std::min(key + 1, s.places - 1) * lanes));
         }
-        for (int i = 0; i < WIDTH; i++) lse[i] = largest[i] * scale + std::log(total[i]);
-        return 1.f / total;
+        largest = larger(largest, other);
+        const vec top = largest * rate;
+        long key = 0;
+        for (; key + STEP<T> <= s.places; key += STEP<T>, from += STEP<T> * lanes, to += lanes) {
+            vec e[2];
+            for (int i = 0; i < STEP<T>; i++) total[i] += e[i] = small_power_of_two<Multiplied<T>>(load(from + i * lanes) * rate - top);
+            put_unit(to, e[0], e[1]);
+        }
+        if (key < s.places) {
+            vec e = small_power_of_two<Multiplied<T>>(load(from) * rate - top);
+            total[0] += e;
+            put_unit(to, e, vec{});
+        }
+        total[0] += total[1];
+        for (int i = 0; i < WIDTH; i++) lse[i] = largest[i] * scale + std::log(total[0][i]);
+        return 1.f / total[0];
     }
 
     void run(const T* q, const T* k, const T* v, long step, T* out, long out_step, float* lse) {
@@ -195,25 +213,31 @@ template <class T> struct Backward {
     }
 
     // A vector of queries: S and g v^T -> P and dS, in rows and, for the product with the keys, in pairs.
-    void slopes_of(int v, long lanes, vec lse, vec d) {
+    ALONE void slopes_of(int v, long lanes, vec lse, vec d) {
         const float rate = scale * LOG2_E;
         const vec top = lse * LOG2_E;
-        for (long k = 0; k < steps<T>(s.places); k++) {
-            vec slope[2] = {};
-            for (int i = 0; i < STEP<T> && k * STEP<T> + i < s.places; i++) {
-                long at = (k * STEP<T> + i) * lanes + v * WIDTH;
-                vec p = power_of_two(load(scores + at) * rate - top);
-                slope[i] = p * (load(towards + at) - d);
-                put_row(weights + at / STEP<T>, p);
-                put_row(slopes + at / STEP<T>, slope[i]);
-            }
-            put_unit((Unit<T>*)paired_slopes + k * lanes + v * WIDTH, slope[0], slope[1]);
+        long at = v * WIDTH, key = 0;
+        Unit<T>* pairs = (Unit<T>*)paired_slopes + at;
+        auto slope = [&] {
+            vec p = small_power_of_two<Multiplied<T>>(load(scores + at) * rate - top), of = p * (load(towards + at) - d);
+            put_row(weights + at / STEP<T>, p);
+            put_row(slopes + at / STEP<T>, of);
+            at += lanes;
+            return of;
+        };
+        for (; key + STEP<T> <= s.places; key += STEP<T>, pairs += lanes) {
+            vec first = slope();
+            put_unit(pairs, first, STEP<T> == 2 ? slope() : vec{});
         }
+        if (key < s.places) put_unit(pairs, slope(), vec{});
     }
 
     void put_scaled(const float* from, float by, T* to, long step) {
         for (long place = 0; place < s.places; place++)
-            for (long c = 0; c < s.d; c += WIDTH) store_up_to(to + place * step + c, load(from + place * s.wide() + c) * by, s.d - c);
+            for (long c = 0; c < s.d; c += WIDTH) {
+                vec sum = load(from + place * s.wide() + c);
+                store_up_to(to + place * step + c, (s.folded() ? neighbours_added(sum) : sum) * by, s.d - c);
+            }
     }
 
     void run(const T* q, const T* k, const T* v, long step, const T* out, const T* g, long out_step, const float* lse, T* gq, T* gk, T* gv) {
@@ -224,6 +248,8 @@ template <class T> struct Backward {
         by_channel(q, step, s.places, s.channels, s.d, s.of_places, queries_by_channel);
         by_channel(k, step, s.places, s.channels, s.d, s.of_places, keys_by_channel);
         by_channel(g, out_step, s.places, s.channels, s.d, s.of_places, gradients_by_channel);
+        if (s.folded())
+            for (Unit<T>* rows : {queries_by_channel, gradients_by_channel}) fold((words*)rows, s.of_places);
         sum_inner(g, out, out_step);
         std::memset(of_keys, 0, s.places * s.wide() * sizeof(float));
         std::memset(of_values, 0, s.places * s.wide() * sizeof(float));

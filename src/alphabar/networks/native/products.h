@@ -27,6 +27,19 @@ template <> struct Element<Low> {
 #endif
 };
 
+// Two pairs in turns for outputs that fill half a vector: a sum is that of two neighbours.
+struct Pairs;
+template <> struct Element<Pairs> {
+    typedef int64_t unit;
+#if defined(__AVX512BF16__)
+    static inline void multiply(vec& sum, unit a, vec b) {
+        sum = (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi64(a), (__m512bh)b);
+    }
+#else
+    static inline void multiply(vec&, unit, vec) {}  // never used: `Multiplied` is float
+#endif
+};
+
 // A vector of k: one value of each, or a pair.
 inline void put_unit(float* to, vec first, vec) { store(to, first); }
 inline void put_unit(int32_t* to, vec first, vec second) { put(to, paired(first, second)); }

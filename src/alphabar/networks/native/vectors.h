@@ -34,6 +34,9 @@ typedef uint32_t words __attribute__((vector_size(WIDTH * 4)));
 typedef uint16_t halves __attribute__((vector_size(WIDTH * 2)));
 struct Low { uint16_t bits; };
 
+// What keeps many vectors in registers through a loop: the compiler spills some of them where it inlines it into more code.
+#define ALONE __attribute__((noinline))
+
 inline long up(long n, long to) { return (n + to - 1) / to * to; }
 
 // ---- Vectors ----
@@ -63,9 +66,9 @@ inline void store(Low* p, vec v) {
 // Two values of bfloat16 in a word, the first in its lower half.
 inline words paired(vec first, vec second) {
 #if defined(__AVX512BF16__)
-    __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)first));
-    __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)second));
-    return (words)_mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+    const words turn = {0x100000, 0x110001, 0x120002, 0x130003, 0x140004, 0x150005, 0x160006, 0x170007,
+                        0x180008, 0x190009, 0x1a000a, 0x1b000b, 0x1c000c, 0x1d000d, 0x1e000e, 0x1f000f};  // of both halves in turns
+    return (words)_mm512_permutexvar_epi16((__m512i)turn, (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first));
 #else
     return rounded(first) | (rounded(second) << 16);
 #endif
@@ -107,6 +110,29 @@ template <class T> inline void store_up_to(T* p, vec v, long n) {
     else store_some(p, v, n);
 }
 
+// The first halves of two vectors, their values in turns; and a vector whose first half are the sums of two neighbours each.
+inline words in_turns(words a, words b) {
+#if defined(__AVX512F__)
+    const words turn = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
+    return (words)_mm512_permutex2var_epi32((__m512i)a, (__m512i)turn, (__m512i)b);
+#else
+    words both;
+    for (int i = 0; i < WIDTH; i++) both[i] = i % 2 ? b[i / 2] : a[i / 2];
+    return both;
+#endif
+}
+inline vec neighbours_added(vec v) {
+#if defined(__AVX512F__)
+    const words even = {0, 2, 4, 6, 8, 10, 12, 14};
+    vec sums = v + (vec)_mm512_permute_ps((__m512)v, 0xb1);
+    return (vec)_mm512_maskz_permutexvar_ps(0xff, (__m512i)even, (__m512)sums);
+#else
+    vec sums = {};
+    for (int i = 0; i < WIDTH / 2; i++) sums[i] = v[2 * i] + v[2 * i + 1];
+    return sums;
+#endif
+}
+
 inline vec larger(vec a, vec b) {
 #if defined(__AVX512F__)
     return (vec)_mm512_max_ps((__m512)a, (__m512)b);
@@ -115,9 +141,13 @@ inline vec larger(vec a, vec b) {
 #endif
 }
 inline float total_of(vec v) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)v);
+#else
     float sum = 0;
     for (int i = 0; i < WIDTH; i++) sum += v[i];
     return sum;
+#endif
 }
 
 // 2^x: a power of two times a polynomial on [-1/2, 1/2], fitted to the least largest relative error, 8e-8. Beyond +-126 as there, or 0.
@@ -142,6 +172,20 @@ inline vec power_of_two(vec x) {
 #else
     return p * (vec)((n + 127) << 23);
 #endif
+}
+// 2^x of about 1 or less, to be multiplied as I: with a relative error of 8e-5 before it is rounded to bfloat16 (4e-3), otherwise as above.
+template <class I> inline vec small_power_of_two(vec x) {
+#if defined(__AVX512F__)
+    if (sizeof(I) == 2) {
+        vec whole = (vec)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+        vec f = x - whole;
+        vec p = 5.517102e-2f * f + 2.4260953e-1f;
+        p = p * f + 6.9326095e-1f;
+        p = p * f + 9.9992817e-1f;
+        return (vec)_mm512_scalef_ps((__m512)p, (__m512)whole);
+    }
+#endif
+    return power_of_two(x);
 }
 constexpr float LOG2_E = 1.44269504f;
 inline vec exponential(vec x) { return power_of_two(x * LOG2_E); }
