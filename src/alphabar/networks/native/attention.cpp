@@ -141,11 +141,11 @@ template <class T> struct Forward {
         long key = 0;
         for (; key + STEP<T> <= s.places; key += STEP<T>, from += STEP<T> * lanes, to += lanes) {
             vec e[2];
-            for (int i = 0; i < STEP<T>; i++) total[i] += e[i] = small_power_of_two<Multiplied<T>>(load(from + i * lanes) * rate - top);
+            for (int i = 0; i < STEP<T>; i++) total[i] += e[i] = power_of_two<Multiplied<T>>(load(from + i * lanes) * rate - top);
             put_unit(to, e[0], e[1]);
         }
         if (key < s.places) {
-            vec e = small_power_of_two<Multiplied<T>>(load(from) * rate - top);
+            vec e = power_of_two<Multiplied<T>>(load(from) * rate - top);
             total[0] += e;
             put_unit(to, e, vec{});
         }
@@ -219,7 +219,7 @@ template <class T> struct Backward {
         long at = v * WIDTH, key = 0;
         Unit<T>* pairs = (Unit<T>*)paired_slopes + at;
         auto slope = [&] {
-            vec p = small_power_of_two<Multiplied<T>>(load(scores + at) * rate - top), of = p * (load(towards + at) - d);
+            vec p = power_of_two<Multiplied<T>>(load(scores + at) * rate - top), of = p * (load(towards + at) - d);
             put_row(weights + at / STEP<T>, p);
             put_row(slopes + at / STEP<T>, of);
             at += lanes;

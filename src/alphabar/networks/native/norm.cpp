@@ -26,6 +26,15 @@ template <class Of> void pieces(long n, long channels, int threads, Of of) {
     }
 }
 
+// Calls of(image, place, first channel, channels from there on) for each vector of each pixel, on all threads.
+template <class T, class Of> void every_pixel(const Map<T>& x, int threads, Of of) {
+    long rows = x.rows, columns = x.columns, channels = x.channels;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (long row = 0; row < x.n * rows; row++)
+        for (long image = row / rows, first = row % rows * columns, place = first; place < first + columns; place++)
+            for (long c = 0; c < channels; c += WIDTH) of(image, place, c, channels - c);
+}
+
 // Sums over places of what `of(place, v)` makes of vector v, a row of places at a time so that long sums lose no digits: into
 // first and second (`channels` of them).
 template <int V, class Of> void sums(long rows, long columns, long channels, float* first, float* second, Of of) {
@@ -107,26 +116,18 @@ void norm_coefficients(const Map<const T>& x, const float* gain, const float* bi
 
 template <class T>
 void affine(const Map<const T>& x, const Map<T>& y, const float* scale, const float* shift, bool with_silu, int threads) {
-    long places = x.rows * x.columns;
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (long item = 0; item < x.n * places; item++) {
-        long image = item / places;
-        const T* from = x.pixel(image, item % places);
-        T* to = y.pixel(image, item % places);
-        const float *a = scale + image * x.channels, *b = shift + image * x.channels;
-        for (long c = 0; c < x.channels; c += WIDTH) {
-            long some = x.channels - c;
-            vec z = load_up_to(from + c, some) * load_up_to(a + c, some) + load_up_to(b + c, some);
-            store_up_to(to + c, with_silu ? silu(z) : z, some);
-        }
-    }
+    every_pixel(x, threads, [=](long image, long place, long c, long some) {
+        long at = image * x.channels + c;
+        vec z = load_up_to(x.pixel(image, place) + c, some) * load_up_to(scale + at, some) + load_up_to(shift + at, some);
+        store_up_to(y.pixel(image, place) + c, with_silu ? silu<T>(z) : z, some);
+    });
 }
 
 // ---- On the way back ----
 
-inline vec slope(vec z, bool with_silu) {  // of silu: s (1 + z (1 - s)), s the sigmoid
+template <class T> inline vec slope(vec z, bool with_silu) {  // of silu: s (1 + z (1 - s)), s the sigmoid
     if (!with_silu) return all(1.f);
-    vec s = reciprocal(1.f + exponential(-z));
+    vec s = sigmoid<T>(z);
     return s * (1.f + z * (1.f - s));
 }
 
@@ -146,7 +147,7 @@ void slope_sums(const Map<const T>& g, const Map<const T>& x, const Kept& kept, 
     sums<V>(x.rows, x.columns, channels, first, second, [&](long place, int v, vec& s_0, vec& s_1) {
         long some = V > 1 ? WIDTH : channels;
         vec value = load_up_to(x.pixel(image, place) + c + v * WIDTH, some);
-        vec at_z = load_up_to(g.pixel(image, place) + c + v * WIDTH, some) * slope(a[v] * value + b[v], with_silu);
+        vec at_z = load_up_to(g.pixel(image, place) + c + v * WIDTH, some) * slope<T>(a[v] * value + b[v], with_silu);
         s_0 += at_z;
         s_1 += at_z * value;
     });
@@ -193,19 +194,12 @@ void norm_gradients(const Map<const T>& g, const Map<const T>& x, const Kept& ke
 template <class T>
 void norm_backward(const Map<const T>& g, const Map<const T>& x, const Map<T>& gx, const float* scale, const float* shift,
                    const float* along, const float* constant, bool with_silu, int threads) {
-    long places = x.rows * x.columns;
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (long item = 0; item < x.n * places; item++) {
-        long image = item / places, start = image * x.channels;
-        const T *from = x.pixel(image, item % places), *gradient = g.pixel(image, item % places);
-        T* to = gx.pixel(image, item % places);
-        for (long c = 0; c < x.channels; c += WIDTH) {
-            long some = x.channels - c;
-            vec value = load_up_to(from + c, some), a = load_up_to(scale + start + c, some);
-            vec at_z = load_up_to(gradient + c, some) * slope(a * value + load_up_to(shift + start + c, some), with_silu);
-            store_up_to(to + c, at_z * a + value * load_up_to(along + start + c, some) + load_up_to(constant + start + c, some), some);
-        }
-    }
+    every_pixel(x, threads, [=](long image, long place, long c, long some) {
+        long at = image * x.channels + c;
+        vec value = load_up_to(x.pixel(image, place) + c, some), a = load_up_to(scale + at, some);
+        vec at_z = load_up_to(g.pixel(image, place) + c, some) * slope<T>(a * value + load_up_to(shift + at, some), with_silu);
+        store_up_to(gx.pixel(image, place) + c, at_z * a + value * load_up_to(along + at, some) + load_up_to(constant + at, some), some);
+    });
 }
 
 // The sums over places, (n, channels).

@@ -46,7 +46,13 @@ template <class V, class P> inline void put(P* p, V v) { std::memcpy(p, &v, size
 inline vec all(float x) { return vec{} + x; }
 
 inline vec load(const float* p) { return get<vec>(p); }
-inline vec load(const Low* p) { return (vec)(__builtin_convertvector(get<halves>(p), words) << 16); }
+inline vec load(const Low* p) {
+#if defined(__AVX512F__)
+    return (vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)get<halves>(p)), 16);  // which the compiler does by halves
+#else
+    return (vec)(__builtin_convertvector(get<halves>(p), words) << 16);
+#endif
+}
 
 // To the nearest, ties to even; what is no number stays none.
 inline words rounded(vec v) {
@@ -150,10 +156,11 @@ inline float total_of(vec v) {
 #endif
 }
 
-// 2^x: a power of two times a polynomial on [-1/2, 1/2], fitted to the least largest relative error, 8e-8. Beyond +-126 as there, or 0.
-inline vec power_of_two(vec x) {
+// 2^x, to be rounded to T at last: a power of two times a polynomial on [-1/2, 1/2], fitted to the least largest relative error: 8e-8 for
+// float, beyond +-126 as there, or 0; 8e-5 for bfloat16, whose own is up to 4e-3.
+template <class T> inline vec power_of_two(vec x) {
 #if defined(__AVX512F__)
-    x = (vec)_mm512_min_ps(_mm512_set1_ps(126.f), (__m512)x);  // what is no number stays none
+    if (sizeof(T) == 4) x = (vec)_mm512_min_ps(_mm512_set1_ps(126.f), (__m512)x);  // what is no number stays none
     vec whole = (vec)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #else
     x = x > 126.f ? all(126.f) : x;
@@ -161,45 +168,37 @@ inline vec power_of_two(vec x) {
     ints n = __builtin_convertvector(x + (x < 0 ? all(-0.5f) : all(0.5f)), ints);
     vec whole = __builtin_convertvector(n, vec);
 #endif
-    vec f = x - whole;
-    vec p = 1.3276471e-3f * f + 9.6755413e-3f;
-    p = p * f + 5.5507133e-2f;
-    p = p * f + 2.4022120e-1f;
-    p = p * f + 6.9314695e-1f;
-    p = p * f + 1.f;
+    vec f = x - whole, p;
+    if (sizeof(T) == 4) {
+        p = 1.3276471e-3f * f + 9.6755413e-3f;
+        p = p * f + 5.5507133e-2f;
+        p = p * f + 2.4022120e-1f;
+        p = p * f + 6.9314695e-1f;
+        p = p * f + 1.f;
+    } else {
+        p = 5.517102e-2f * f + 2.4260953e-1f;
+        p = p * f + 6.9326095e-1f;
+        p = p * f + 9.9992817e-1f;
+    }
 #if defined(__AVX512F__)
     return (vec)_mm512_scalef_ps((__m512)p, (__m512)whole);
 #else
     return p * (vec)((n + 127) << 23);
 #endif
 }
-// 2^x of about 1 or less, to be multiplied as I: with a relative error of 8e-5 before it is rounded to bfloat16 (4e-3), otherwise as above.
-template <class I> inline vec small_power_of_two(vec x) {
-#if defined(__AVX512F__)
-    if (sizeof(I) == 2) {
-        vec whole = (vec)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-        vec f = x - whole;
-        vec p = 5.517102e-2f * f + 2.4260953e-1f;
-        p = p * f + 6.9326095e-1f;
-        p = p * f + 9.9992817e-1f;
-        return (vec)_mm512_scalef_ps((__m512)p, (__m512)whole);
-    }
-#endif
-    return power_of_two(x);
-}
 constexpr float LOG2_E = 1.44269504f;
-inline vec exponential(vec x) { return power_of_two(x * LOG2_E); }
 
-// 1 / v to about 1e-7.
-inline vec reciprocal(vec v) {
+// 1 / v to about 1e-7, or for bfloat16 6e-5.
+template <class T> inline vec reciprocal(vec v) {
 #if defined(__AVX512F__)
     vec r = (vec)_mm512_rcp14_ps((__m512)v);
-    return r * (2.f - v * r);  // a step of Newton's
+    return sizeof(T) == 4 ? r * (2.f - v * r) : r;  // a step of Newton's
 #else
     return 1.f / v;
 #endif
 }
-inline vec silu(vec z) { return z * reciprocal(1.f + exponential(-z)); }
+template <class T> inline vec sigmoid(vec z) { return reciprocal<T>(1.f + power_of_two<T>(z * -LOG2_E)); }
+template <class T> inline vec silu(vec z) { return z * sigmoid<T>(z); }
 
 // ---- Memory that threads keep from call to call ----
 

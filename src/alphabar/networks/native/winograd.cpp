@@ -107,7 +107,7 @@ template <class W, class T> struct Tiles {  // of a picture that is convolved
     long staged_columns() const { return W::APART * columns() + W::IN - W::APART; }
     long line() const { return staged_columns() * x.padded(); }
 
-    // Calls of(stage, row of tiles) for rows of tiles from first to last, numbered through all pictures; stage is the first of the
+    // Calls of(stage, its line, row of tiles) for rows of tiles from first to last, numbered through all pictures; stage is the first of the
     // rows of pixels that it needs, with zeros around the picture. Neighbouring rows of tiles share what is staged.
     template <class Of> void staged(long first, long last, Room& room, Of of) const {
         auto lines = [](long tiles) { return W::APART * tiles + W::IN - W::APART; };
@@ -115,7 +115,7 @@ template <class W, class T> struct Tiles {  // of a picture that is convolved
         for (long row = first; row < last;) {
             long image = row / rows(), top = row % rows(), run = std::min(rows() - top, last - row);
             for (long i = 0; i < lines(run); i++) stage_row(image, W::APART * top - MARGIN + i, stage + i * line());
-            for (long i = 0; i < run; i++) of(stage + W::APART * i * line(), row + i);
+            for (long i = 0; i < run; i++) of(stage + W::APART * i * line(), line(), row + i);
             row += run;
         }
     }
@@ -129,30 +129,35 @@ template <class W, class T> struct Tiles {  // of a picture that is convolved
         std::memset(out, 0, MARGIN * padded * sizeof(T));
         T* inside = out + MARGIN * padded;
         const T* pixels = x.data + (image * x.height + row) * x.width * x.channels;
-        bool as_it_is = !x.factor && padded == x.channels;
-        if (as_it_is) std::memcpy(inside, pixels, x.width * padded * sizeof(T));
-        for (long j = 0; j < x.width && !as_it_is; j++)
-            for (long c = 0; c < padded; c += WIDTH)
-                store(inside + j * padded + c, c < x.channels ? prepared(pixels + j * x.channels, image, c) : all(0));
+        if (!x.factor && padded == x.channels) std::memcpy(inside, pixels, x.width * padded * sizeof(T));
+        else
+            for (long c = 0; c < padded; c += WIDTH) stage_channels(image, c, pixels + c, inside + c);
         std::memset(inside + x.width * padded, 0, (staged_columns() - MARGIN - x.width) * padded * sizeof(T));
     }
 
-    vec prepared(const T* pixel, long image, long c) const {
-        long some = x.channels - c, at = image * x.channels + c;
-        vec v = load_up_to(pixel + c, some);
-        return x.factor ? silu(v * load_up_to(x.factor + at, some) + load_up_to(x.constant + at, some)) : v;
-    }
-
-    void load_tile(const T* corner, vec (&v)[W::SIDE][W::SIDE]) const {
-        vec d[W::IN][W::IN];
-        long padded = x.padded(), line = this->line();
-#pragma GCC unroll 4
-        for (int i = 0; i < W::IN; i++)
-#pragma GCC unroll 4
-            for (int j = 0; j < W::IN; j++) d[i][j] = load(corner + i * line + j * padded);
-        both(W::input, d, v);
+    // A row's pixels of a vector of channels.
+    void stage_channels(long image, long c, const T* pixels, T* out) const {
+        long some = x.channels - c, at = image * x.channels + c, padded = x.padded(), width = x.width, step = x.channels;
+        if (some <= 0)
+            for (long j = 0; j < width; j++) store(out + j * padded, all(0));
+        else if (!x.factor)
+            for (long j = 0; j < width; j++) store(out + j * padded, load_up_to(pixels + j * step, some));
+        else {
+            vec factor = load_up_to(x.factor + at, some), constant = load_up_to(x.constant + at, some);
+            for (long j = 0; j < width; j++) store(out + j * padded, silu<T>(load_up_to(pixels + j * step, some) * factor + constant));
+        }
     }
 };
+
+// B^T d B of the tile that begins at `corner`.
+template <class W, class T> inline void load_tile(const T* corner, long line, long padded, vec (&v)[W::SIDE][W::SIDE]) {
+    vec d[W::IN][W::IN];
+#pragma GCC unroll 4
+    for (int i = 0; i < W::IN; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < W::IN; j++) d[i][j] = load(corner + i * line + j * padded);
+    both(W::input, d, v);
+}
 
 // ---- Kernels: (O, C, taps, taps) float -> for each panel and place, channel (or pair) by channel, the panel's outputs ----
 
@@ -212,7 +217,7 @@ template <class T> inline void put_pixel(const Output<T>& y, long image, long i,
 
 // A^T m A of a row of tiles, for the outputs of a panel.
 template <class W, class T>
-void output_row(const Output<T>& y, const float* sums, long place_step, long image, long row, long columns, long o, int vectors) {
+void output_row(Output<T> y, const float* sums, long place_step, long image, long row, long columns, long o, int vectors) {
     for (int v = 0; v < vectors; v++) {
         long output = o + v * WIDTH;
         if (output >= y.channels) return;
@@ -238,14 +243,14 @@ void convolve_block(const Tiles<W, T>& tiles, const float* packed, const Output<
     long depth = up(tiles.x.channels, at_once<I>()) / at_once<I>();
     I* inputs = inputs_room.of<I>(places<W>() * count * padded);
     float* sums = sums_room.of<float>(places<W>() * count * WIDEST * WIDTH);
-    tiles.staged(first, last, stage_room, [&](const T* stage, long row) {
+    tiles.staged(first, last, stage_room, [=](const T* stage, long line, long row) {
         for (long t = 0; t < columns; t++)
             for (long c = 0; c < padded; c += WIDTH) {
                 vec v[W::SIDE][W::SIDE];
-                tiles.load_tile(stage + W::APART * t * padded + c, v);
+                load_tile<W>(stage + W::APART * t * padded + c, line, padded, v);
                 I* to = inputs + ((row - first) * columns + t) * padded + c;
 #pragma GCC unroll 16
-                for (int place = 0; place < places<W>(); place++) store(to + place * count * padded, v[place / W::SIDE][place % W::SIDE]);
+                for (int place = 0; place < places<W>(); place++, to += count * padded) store(to, v[place / W::SIDE][place % W::SIDE]);
             }
     });
     for (long panel = 0; panel < panels.count; panel++) {
@@ -305,24 +310,25 @@ template <class W, class T, class I> struct KernelGradient {
     }
 
     void transform_inputs(long first, long last, long depth, unit* inputs, Room& room) const {  // (place, k, channel)
-        tiles.staged(first, last, room, [&](const T* stage, long row) {
+        long pairs = this->pairs, columns = this->columns, padded = this->padded, step = this->step;
+        tiles.staged(first, last, room, [=](const T* stage, long line, long row) {
             for (long p = 0; p < pairs; p++)
                 for (long c = 0; c < padded; c += WIDTH) {  // a pair: two tiles that follow each other in a row
                     vec v[W::SIDE][W::SIDE], second[W::SIDE][W::SIDE] = {};
                     const T* corner = stage + W::APART * STEP * p * padded + c;
-                    tiles.load_tile(corner, v);
-                    if (STEP == 2 && 2 * p + 1 < columns) tiles.load_tile(corner + W::APART * padded, second);
+                    load_tile<W>(corner, line, padded, v);
+                    if (STEP == 2 && 2 * p + 1 < columns) load_tile<W>(corner + W::APART * padded, line, padded, second);
                     unit* to = inputs + ((row - first) * pairs + p) * step + c;
 #pragma GCC unroll 16
-                    for (int place = 0; place < PLACES; place++)
-                        put_unit(to + place * depth * step, v[place / W::SIDE][place % W::SIDE], second[place / W::SIDE][place % W::SIDE]);
+                    for (int place = 0; place < PLACES; place++, to += depth * step)
+                        put_unit(to, v[place / W::SIDE][place % W::SIDE], second[place / W::SIDE][place % W::SIDE]);
                 }
         });
     }
 
-    void load_spread(long row, long t, long o, vec (&q)[W::SIDE][W::SIDE]) const {
+    static void load_spread(Picture<T> g, long rows, long row, long t, long o, vec (&q)[W::SIDE][W::SIDE]) {
         vec y[W::OUT][W::OUT];
-        long image = row / tiles.rows(), top = W::OUT * (row % tiles.rows());
+        long image = row / rows, top = W::OUT * (row % rows);
         for (int i = 0; i < W::OUT; i++)
             for (int j = 0; j < W::OUT; j++) {
                 long r = top + i, s = W::OUT * t + j;
@@ -334,19 +340,24 @@ template <class W, class T, class I> struct KernelGradient {
     }
 
     void transform_gradients(long first, long last, long depth, unit* spread) const {  // (place, panel, k, output)
-        for (long row = first; row < last; row++)
-            for (long p = 0; p < pairs; p++)
-                for (long panel = 0; panel < panels.count; panel++)
-                    for (int v = 0; v < panels.size(panel); v++) {
+        long pairs = this->pairs, rows = tiles.rows(), apart = depth * outputs;
+        Picture<T> g = this->g;
+        for (long panel = 0; panel < panels.count; panel++) {
+            int size = panels.size(panel);
+            long start = panels.first(panel) * WIDTH;
+            unit* to = spread + start * depth;
+            for (long row = first; row < last; row++)
+                for (long p = 0; p < pairs; p++)
+                    for (int v = 0; v < size; v++, to += WIDTH) {
                         vec q[W::SIDE][W::SIDE], second[W::SIDE][W::SIDE] = {};
-                        long o = (panels.first(panel) + v) * WIDTH;
-                        load_spread(row, STEP * p, o, q);
-                        if (STEP == 2) load_spread(row, 2 * p + 1, o, second);
-                        unit* to = spread + panels.first(panel) * WIDTH * depth + (((row - first) * pairs + p) * panels.size(panel) + v) * WIDTH;
+                        load_spread(g, rows, row, STEP * p, start + v * WIDTH, q);
+                        if (STEP == 2) load_spread(g, rows, row, 2 * p + 1, start + v * WIDTH, second);
+                        unit* at = to;
 #pragma GCC unroll 16
-                        for (int place = 0; place < PLACES; place++)
-                            put_unit(to + place * depth * outputs, q[place / W::SIDE][place % W::SIDE], second[place / W::SIDE][place % W::SIDE]);
+                        for (int place = 0; place < PLACES; place++, at += apart)
+                            put_unit(at, q[place / W::SIDE][place % W::SIDE], second[place / W::SIDE][place % W::SIDE]);
                     }
+        }
     }
 
     // Adds the rows of tiles from first to last.
