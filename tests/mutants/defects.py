@@ -1408,7 +1408,7 @@ DEFECTS = [
     Defect(
         "Winograd forgets the second tile of a pair",
         "networks/native/winograd.cpp",
-        "if (STEP == 2) load_spread(row, 2 * p + 1, o, second);",
+        "if (STEP == 2) load_spread(g, rows, row, 2 * p + 1, start + v * WIDTH, second);",
         "",
         FUSED,
         "convolution_of_the_norm",
@@ -1448,8 +1448,8 @@ DEFECTS = [
     Defect(
         "attention's inner products left out on the way back",
         "networks/native/attention.cpp",
-        "slope[i] = p * (load(towards + at) - d)",
-        "slope[i] = p * load(towards + at)",
+        "of = p * (load(towards + at) - d);",
+        "of = p * load(towards + at);",
         FUSED,
         "attention",
     ),
