@@ -35,7 +35,10 @@ template <class T> void by_place(const T* from, long step, long places, long d, 
     long width = steps<T>(d) * STEP<T>;
     for (long place = 0; place < places; place++, from += step, to += steps<T>(d)) {
         Value* row = (Value*)to;
-        for (long c = 0; c < d; c += WIDTH) store_up_to(row + c, load_up_to(from + c, d - c), d - c);
+        long c = 0;
+        if (std::is_same<T, Value>::value)  // by 16 bytes, as most rows are few of them
+            for (constexpr long PIECE = 16 / sizeof(T); c + PIECE <= d; c += PIECE) std::memcpy((void*)(row + c), from + c, 16);
+        for (; c < d; c += WIDTH) store_up_to(row + c, load_up_to(from + c, d - c), d - c);
         if (width > d) std::memset((void*)(row + d), 0, sizeof(Value));
     }
 }
@@ -54,7 +57,16 @@ template <class T> void by_channel(const T* from, long step, long places, const 
 
 // (k, lanes) of some places of what `by_place` made: k runs over channels.
 template <class U> void turned(const U* rows, long depth, long places, long lanes, U* to) {
-    for (long k = 0; k < depth; k++)
+    long k = 0;
+#if defined(__AVX512F__)
+    for (; k + 4 <= depth; k += 4)
+        for (long lane = 0; lane < lanes; lane += WIDTH) {
+            Fours fours;
+            fours.read([&](long i) { return lane + i < places ? rows + (lane + i) * depth + k : nullptr; });
+            for (int i = 0; i < 4; i++) put(to + (k + i) * lanes + lane, fours.word[i]);
+        }
+#endif
+    for (; k < depth; k++)
         for (long lane = 0; lane < lanes; lane++) to[k * lanes + lane] = lane < places ? rows[lane * depth + k] : U(0);
 }
 
@@ -100,10 +112,24 @@ template <class T> void add_to_places(const Sizes<T>& s, const Unit<T>* a, const
     }
 }
 
+// Of each lane the word that starts a row's channels: one value, or two of bfloat16.
+template <class T> inline words word(const float* c, long lanes) {
+    return sizeof(T) == 2 ? paired(load(c), load(c + lanes)) : (words)load(c);
+}
+
 // c^T (channels x lanes) into rows of places.
 template <class T> void put_turned(const float* c, long lanes, long places, long d, T* to, long step) {
+    long channel = 0;
+#if defined(__AVX512F__)
+    for (constexpr long AT_ONCE = 16 / sizeof(T); channel + AT_ONCE <= d; channel += AT_ONCE)
+        for (long first = 0; first < places; first += WIDTH) {
+            Fours fours;
+            for (int i = 0; i < 4; i++) fours.word[i] = word<T>(c + (channel + i * AT_ONCE / 4) * lanes + first, lanes);
+            fours.write([&](long i) { return first + i < places ? to + (first + i) * step + channel : nullptr; });
+        }
+#endif
     T lane[WIDTH];
-    for (long channel = 0; channel < d; channel++)
+    for (; channel < d; channel++)
         for (long first = 0; first < places; first += WIDTH) {
             store(lane, load(c + channel * lanes + first));
             for (long i = 0; i < std::min<long>(WIDTH, places - first); i++) to[(first + i) * step + channel] = lane[i];
@@ -283,7 +309,8 @@ struct Shape { long n, places, heads, d; };
 
 template <class Of> bool every_head(const Shape& shape, int threads, Of of) {
     bool enough = true;
-#pragma omp parallel for num_threads(threads) schedule(dynamic) reduction(&& : enough)
+    long together = shape.n >= 4 * threads ? shape.heads : 1;  // heads of a picture share lines of the cache
+#pragma omp parallel for num_threads(threads) schedule(dynamic, together) reduction(&& : enough)
     for (long item = 0; item < shape.n * shape.heads; item++)
         enough = succeeds([&] { of(item / shape.heads, item % shape.heads); }) && enough;
     return enough;

@@ -96,7 +96,8 @@ inline void store_some(float* p, vec v, long n) { _mm512_mask_storeu_ps(p, (1u <
 inline void store_some(Low* p, vec v, long n) {
     halves whole;
     store((Low*)&whole, v);
-    _mm256_mask_storeu_epi16(p, (1u << n) - 1, (__m256i)whole);
+    if (n == WIDTH / 2) _mm_storeu_si128((__m128i*)p, _mm256_castsi256_si128((__m256i)whole));  // masked ones are slow on some processors
+    else _mm256_mask_storeu_epi16(p, (1u << n) - 1, (__m256i)whole);
 }
 #else
 template <class T> inline vec load_some(const T* p, long n) {
@@ -138,6 +139,39 @@ inline vec neighbours_added(vec v) {
     return sums;
 #endif
 }
+
+#if defined(__AVX512F__)
+// Rows of four words, one for each lane, and the four vectors of their words.
+struct Fours {
+    words word[4];
+
+    template <class At> void read(At at) {  // at(lane): where its row is, or null for zeros
+        auto row = [&](long i) { return at(i) ? _mm_loadu_si128((const __m128i*)at(i)) : _mm_setzero_si128(); };
+        for (int i = 0; i < 4; i++) {
+            __m512i two = _mm512_inserti32x4(_mm512_castsi128_si512(row(i)), row(i + 4), 1);
+            word[i] = (words)_mm512_inserti32x4(_mm512_inserti32x4(two, row(i + 8), 2), row(i + 12), 3);
+        }
+        turn();
+    }
+
+    template <class At> void write(At at) {  // null: nowhere
+        turn();
+        auto row = [&](long i, __m128i values) { if (at(i)) _mm_storeu_si128((__m128i*)at(i), values); };
+        for (int i = 0; i < 4; i++) {
+            __m512i rows = (__m512i)word[i];
+            row(i, _mm512_castsi512_si128(rows)), row(i + 4, _mm512_extracti32x4_epi32(rows, 1));
+            row(i + 8, _mm512_extracti32x4_epi32(rows, 2)), row(i + 12, _mm512_extracti32x4_epi32(rows, 3));
+        }
+    }
+
+    void turn() {  // of rows i, i + 4, i + 8, i + 12 in vector i, and back
+        __m512i a = _mm512_unpacklo_epi32((__m512i)word[0], (__m512i)word[1]), b = _mm512_unpackhi_epi32((__m512i)word[0], (__m512i)word[1]);
+        __m512i c = _mm512_unpacklo_epi32((__m512i)word[2], (__m512i)word[3]), d = _mm512_unpackhi_epi32((__m512i)word[2], (__m512i)word[3]);
+        word[0] = (words)_mm512_unpacklo_epi64(a, c), word[1] = (words)_mm512_unpackhi_epi64(a, c);
+        word[2] = (words)_mm512_unpacklo_epi64(b, d), word[3] = (words)_mm512_unpackhi_epi64(b, d);
+    }
+};
+#endif
 
 inline vec larger(vec a, vec b) {
 #if defined(__AVX512F__)
