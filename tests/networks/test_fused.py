@@ -195,6 +195,21 @@ def test_what_is_not_finite_stays_so():
         assert y[0, :, 1:4, 1:4].isnan().all()
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1,), (4, 0, 2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_allocated_starts_at_a_line_of_the_cache_and_outlives_its_first_name(shape, dtype):
+    """Of the shape and type asked for; a view keeps the memory."""
+    tensors = [native.allocated(shape, dtype) for _ in range(9)]
+    views = [tensor.flatten()[1:] for tensor in tensors]
+    for i, tensor in enumerate(tensors):
+        assert (tensor.shape, tensor.dtype, tensor.is_contiguous()) == (shape, dtype, True)
+        assert tensor.numel() == 0 or tensor.data_ptr() % 64 == 0
+        tensor.fill_(i)
+    del tensors, tensor
+    for i, view in enumerate(views):
+        assert (view == i).all()
+
+
 def test_a_kept_kernel_follows_its_weight():
     x, weight = leaf(1, 16, 6, 6).detach(), leaf(16, 16, 3, 3, seed=1).detach()
     first = native.convolve(x, native.packed(weight, x.dtype), 16)
