@@ -47,6 +47,11 @@ def source_link(match: re.Match[str]) -> str:
     return f'<a href="../source/{path}.txt">{words}</a>'
 
 
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """A Chinese page says so."""
+    return re.sub(r'<html lang="\w+"', '<html lang="zh"', output, count=1) if page.url.startswith("zh/") else output
+
+
 def on_post_build(config: Any, **_: Any) -> None:
     """Copy the files that pages lead to."""
     for path in sorted(_linked):

@@ -38,7 +38,7 @@ from .cli.running import run_command_line
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(path.name for path in (DOCS / "en").glob("*.md"))
-TEXTS = {str(p.relative_to(ROOT)): p for p in [*DOCS.glob("*/*.md"), *ROOT.glob("README*.md")]}
+TEXTS = {str(p.relative_to(ROOT)): p for p in [*DOCS.glob("*.md"), *DOCS.glob("*/*.md"), *ROOT.glob("*.md")]}
 SNIPPET = DOCS / "snippets" / "angle.py"
 OF_RUNS = (
     "samplers",
@@ -70,6 +70,26 @@ def code_blocks(text: str) -> list[tuple[str, str]]:
 
 def without_code(text: str) -> str:
     return re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+
+
+def formulas_in_sentences(text: str) -> set[str]:
+    """Without spaces, and without the words in them."""
+    text = re.sub(r"^\$\$\n.*?\n\$\$$|`[^`\n]+`", "", without_code(text), flags=re.M | re.S)
+    return {re.sub(r"\\text\{.*?\}|\\[,;!]|\s", "", formula) for formula in re.findall(r"\$([^$\n]+)\$", text)}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_formulas_in_sentences_are_the_same_in_both_languages(page):
+    english, chinese = (
+        formulas_in_sentences((DOCS / lang / page).read_text(encoding="utf-8")) for lang in ("en", "zh")
+    )
+    assert english == chinese
+
+
+def test_a_flipped_sign_in_a_sentence_of_one_language_would_be_seen():
+    text = (DOCS / "zh" / "derivation.md").read_text(encoding="utf-8")
+    flipped = text.replace(r"\alpha_t - \bar\alpha_t + \beta_t", r"\alpha_t + \bar\alpha_t + \beta_t")
+    assert formulas_in_sentences(flipped) != formulas_in_sentences(text)
 
 
 def commands(text: str) -> list[list[str]]:
@@ -175,7 +195,7 @@ def test_all_python_of_a_page_comes_from_a_snippet(name):
 
 def test_the_site_builds_and_asks_no_other_host(tmp_path):
     pytest.importorskip("material")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     built = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     )

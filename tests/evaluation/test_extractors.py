@@ -76,6 +76,8 @@ def test_what_is_no_extractor_says_so(script, tmp_path):
         load_extractor(tmp_path / "linear.pt")(pictures())
     with pytest.raises(ConfigurationError, match="a row a picture"):
         ScriptExtractor(lambda x: x.sum(), "sum", "0")(pictures())
+    with pytest.raises(ConfigurationError, match="a row a picture"):
+        ScriptExtractor(lambda x: x.flatten(1).argmax(1), "a number each", "0")(pictures())
 
 
 def test_features_of_data_are_computed_once(monkeypatch, tmp_path):

@@ -61,6 +61,23 @@ def test_the_floor_is_of_training_pictures_that_the_reference_does_not_hold():
     assert keys(other.reference) != keys(choose_real(noise(30), training, PLAIN, 12).reference)
 
 
+def test_the_floor_has_the_classes_of_the_reference_where_samples_have_them():
+    """One for one as far as there are so many, otherwise the rest of any class, and a note says how many."""
+    names = ["a", "b"]
+    data = replace(noise(40), labels=np.repeat([0, 1], [30, 10]), classes=names)
+    training = replace(noise(60, 1), labels=np.repeat([0, 1], [15, 45]), classes=names)
+    plain, alike = (choose_real(data, training, PLAIN, 16, like_reference=like) for like in (False, True))
+    assert keys(alike.reference) == keys(plain.reference)
+    assert sorted(alike.floor.labels) == sorted(alike.reference.labels) != sorted(plain.floor.labels)
+    assert not alike.note
+    whole = choose_real(data, training, PLAIN, 40, like_reference=True)
+    assert len(whole.floor) == len(keys(whole.floor)) == 40
+    assert np.bincount(whole.floor.labels).tolist() == [15, 25]
+    assert "15 of the 40" in whole.note
+    other_names = replace(training, classes=["b", "a"])
+    assert keys(choose_real(data, other_names, PLAIN, 16, like_reference=True).floor) == keys(plain.floor)
+
+
 def test_too_few_real_pictures():
     with pytest.raises(
         DataError, match="14 of 14 in the data were not seen by the extractor, 14 of them different; at least 16"

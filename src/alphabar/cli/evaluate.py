@@ -82,7 +82,9 @@ def evaluate(
             f"{what} does not exist; give a run folder, a folder of pictures, or a .npy or .npz file"
         )
     run = run_of(what)
-    folder = out or (what if run is not None else what.with_name(f"{what.stem}-evaluation"))
+    folder = out or (
+        what if run is not None else what.with_name(f"{what.name if what.is_dir() else what.stem}-evaluation")
+    )
     check_folder(folder)
     chosen = pick_extractor(extractor, inception)
     others = dict[int, "np.ndarray"]()
@@ -103,6 +105,12 @@ def evaluate(
         real, source = gather_real(run, checkpoint, data, split, chosen, n, seed)
         judged = make_samples(pipeline, real, seed, batch)
         others = {k: make_samples(way, real, seed, batch).pictures for k, way in fewer.items()}
+    if skipped := judged.record.get("skipped"):
+        console.print(f"note: {skipped} unreadable files of {what} were skipped", markup=False)
+    if len(real.reference) < n:
+        console.print(
+            f"note: {len(real.reference)} pictures on each side, as there are no more; -n asks for {n}", markup=False
+        )
     with bars() as progress:
         task = progress.add_task("features", total=len(real.reference) * (3 + len(others)))
         found = measure(judged, real, chosen, source, seed, others, lambda k: progress.advance(task, k))

@@ -54,8 +54,8 @@ class ScriptExtractor:
                 f"{self.name} does not take pictures of shape {(len(pictures), *pictures.shape[3:], *pictures.shape[1:3])}: "
                 f"{str(error).strip().splitlines()[-1]}"
             ) from None
-        if not isinstance(found, Tensor) or found.shape[:1] != pictures.shape[:1]:
-            raise ConfigurationError(f"{self.name} must give a tensor with a row a picture")
+        if not isinstance(found, Tensor) or found.ndim < 2 or found.shape[:1] != pictures.shape[:1]:
+            raise ConfigurationError(f"{self.name} must give a tensor (N, D) with a row a picture")
         return found.flatten(1).float()
 
 

@@ -112,9 +112,18 @@ class RealSets:
     mirrored: bool = False
 
 
-def choose_real(data: PictureSet, training: PictureSet | None, extractor: Extractor, n: int, seed: int = 0) -> RealSets:
+def choose_real(
+    data: PictureSet,
+    training: PictureSet | None,
+    extractor: Extractor,
+    n: int,
+    seed: int = 0,
+    like_reference: bool = False,
+) -> RealSets:
     """n of `data` as reference and n others as floor, or as many as there are: of the training pictures, otherwise of `data` too.
 
+    like_reference: the floor has the reference's classes, one for one, as samples have that are asked for by them; where chance decided
+    over classes, it would stand farther from the reference than such samples.
     None of them is one that the extractor was trained on, and no picture is in both. Raises DataError if fewer than 8 are left.
     """
     own, own_keys = drawn(data, extractor, seed, "reference")
@@ -131,10 +140,26 @@ def choose_real(data: PictureSet, training: PictureSet | None, extractor: Extrac
             + ("" if training is None else f", {len(keys)} of {len(training)} in training")
             + f" were not seen by the extractor, {different} of them different; at least {2 * FEWEST} are needed"
         )
-    sets = RealSets(take(data, own[:n]), take(pool, others[:n]), None)
+    told = ""
+    if like_reference and data.labels is not None and pool.labels is not None and data.classes == pool.classes:
+        others, missing = of_classes(others, pool.labels, data.labels[own[:n]])
+        told = f"{missing} of the {n} pictures of the floor have another class than the reference's, of which there are too few"
+        told = told if missing else ""
+    sets = RealSets(take(data, own[:n]), take(pool, others[:n]), None, told)
     if training is None:
         return sets
     return replace(sets, training=take(training, np.sort(permutation(len(training), seed, "training")[:REAL_AT_MOST])))
+
+
+def of_classes(others: np.ndarray, labels: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, int]:
+    """As many of `others`, numbers into `labels`, as classes are wanted: the first of each class, where it has none left the first of any;
+    and how often that was."""
+    taken = np.zeros(len(others), bool)
+    for label, count in zip(*np.unique(wanted, return_counts=True), strict=True):
+        taken[np.flatnonzero(labels[others] == label)[:count]] = True
+    missing = len(wanted) - int(taken.sum())
+    taken[np.flatnonzero(~taken)[:missing]] = True
+    return others[taken], missing
 
 
 def drawn(data: PictureSet, extractor: Extractor, seed: int, stream: str) -> tuple[np.ndarray, np.ndarray]:

@@ -28,7 +28,7 @@ from ..runs.checkpoint import Checkpoint
 from ..training.loop import with_derived
 from .classifier import picture_keys
 from .extractors import Extractor, content_hash, features
-from .pictures import has_classes, look_into, real_pictures
+from .pictures import RealPictures, has_classes, look_into, real_pictures
 from .quality import FEWEST, REAL_AT_MOST, Distances, Memorisation, RealSets, choose_real, class_accuracy
 
 
@@ -180,17 +180,28 @@ def real_of_run(
 ) -> tuple[RealSets, str]:
     """The real pictures for a run: of `data`, otherwise what it held out; and of its training pictures, if they can be read."""
     reference = real_pictures(found, data, split, REAL_AT_MOST, seed, progress)
+    notes = [told_of(reference)]
     try:
         training = real_pictures(found, None, "training", REAL_AT_MOST, seed, progress)
+        learned, mirrored = training.data, bool(found.config.data.flip)
+        if len(learned) < training.total:
+            notes.append(f"copies are looked for among {len(learned)} of {training.total} training pictures")
     except DataError as error:  # it was trained elsewhere, or on data that have changed
-        sets = choose_real(reference.data, None, extractor, n, seed)
-        return replace(sets, note=f"copies are not looked for: {error}"), reference.source
-    sets = choose_real(reference.data, training.data, extractor, n, seed)
-    mirrored = bool(found.config.data.flip)
-    if len(training.data) < training.total:
-        note = f"copies are looked for among {len(training.data)} of {training.total} training pictures"
-        return replace(sets, note=note, mirrored=mirrored), reference.source
-    return replace(sets, mirrored=mirrored), reference.source
+        learned, mirrored = None, False
+        notes.append(f"copies are not looked for: {error}")
+    sets = choose_real(reference.data, learned, extractor, n, seed, like_reference=True)
+    note = "; ".join(filter(None, [*notes, sets.note]))
+    return replace(sets, note=note, mirrored=mirrored), reference.source
+
+
+def told_of(real: RealPictures) -> str:
+    """What a reader of the numbers must know of the reference; empty if nothing."""
+    told = [f"{real.skipped} unreadable files of {real.source} were skipped"] if real.skipped else []
+    if shared := sorted(real.data.values):
+        told.append(
+            f"samples are asked for with the reference's {', '.join(shared)}, which the floor has not: they may lie nearer"
+        )
+    return "; ".join(told)
 
 
 @torch.no_grad()
@@ -219,9 +230,11 @@ def pictures_of(path: Path, progress: Progress | None = None) -> Judged:
     """Pictures that are there already: a folder, .npy or .npz; of a folder of `alphabar sample`, its samples. Raises DataError."""
     if path.is_dir() and (made := samples_in(path)) is not None:
         return made
-    found = load_data(settings_of(str(path), own_size(path)), None, progress).train
+    loaded = load_data(settings_of(str(path), own_size(path)), None, progress)
+    found, skipped = loaded.train, len(loaded.report.skipped)
     classes = None if found.labels is None else [found.classes[i] for i in found.labels]
-    return Judged(np.asarray(found.pictures[:]), classes, {"pictures": str(path)})
+    record = {"pictures": str(path)} | ({"skipped": skipped} if skipped else {})
+    return Judged(np.asarray(found.pictures[:]), classes, record)
 
 
 def samples_in(folder: Path) -> Judged | None:
