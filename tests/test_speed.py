@@ -13,7 +13,7 @@ from alphabar.config import finish
 from alphabar.errors import ConfigurationError
 from alphabar.model import build_denoiser
 from alphabar.networks.layers import Attention, GroupNorm
-from alphabar.pipeline import Pipeline
+from alphabar.pipeline import Asked, Pipeline
 from alphabar.speed import PLAIN, Choice, Result, Way, choose, measure, settle_sampling, settle_way, ways
 from alphabar.training import session as sessions
 
@@ -257,3 +257,43 @@ def test_a_denoiser_switches_every_part_that_has_two_forms(denoiser):
     for on in (True, False):
         denoiser.use_fused(on)
         assert all(part.fused == on for part in parts)
+
+
+def test_the_batch_of_long_sampling_is_the_fastest_that_fits_and_is_measured_once(denoiser, monkeypatch, tmp_path):
+    monkeypatch.setenv("ALPHABAR_CACHE", str(tmp_path / "cache"))
+    asked: list[list[int]] = []
+
+    def stand_in(denoiser, shape, candidates):
+        asked.append(list(candidates))
+        return {batch: {16: 3.0, 32: 1.0, 64: 2.0, 128: 0.5}[batch] for batch in candidates}
+
+    monkeypatch.setattr(speed, "measure_batches", stand_in)
+    assert speed.fastest_batch(denoiser, SHAPE, 128) == 128
+    assert speed.fastest_batch(denoiser, SHAPE, 100) == 32  # those up to 64 are known
+    assert asked == [[16, 32, 64, 128]]
+    denoiser.precision = torch.bfloat16
+    assert speed.fastest_batch(denoiser, SHAPE, 64) == 32
+    assert asked[1:] == [[16, 32, 64]]  # computed otherwise, measured anew
+    assert speed.fastest_batch(denoiser, SHAPE, 20) == 20  # nothing to choose from
+    assert len(asked) == 2
+
+
+def test_batches_are_measured_on_the_network(denoiser, monkeypatch):
+    sizes: list[int] = []
+    output = denoiser.output
+    monkeypatch.setattr(denoiser, "output", lambda x_t, t, cond: (sizes.append(len(x_t)), output(x_t, t, cond))[1])
+    with torch.no_grad():
+        found = speed.measure_batches(denoiser, SHAPE, [2, 5])
+    assert sizes == [2, 5] * speed.ROUNDS
+    assert all(0 < seconds < math.inf for seconds in found.values())
+
+
+def test_only_long_sampling_measures_its_batch(denoiser, monkeypatch):
+    measured: list[int] = []
+    monkeypatch.setattr("alphabar.pipeline.fastest_batch", lambda denoiser, shape, most: measured.append(most) or 8)
+    own = Pipeline(denoiser, SHAPE).with_settings(steps=100)
+    few = speed.MANY_EVALUATIONS // own.steps // 2
+    assert own.fitting_batch(Asked.nothing(few)) > 8
+    assert not measured
+    assert own.fitting_batch(Asked.nothing(2 * few + own.steps)) == 8
+    assert len(measured) == 1

@@ -29,6 +29,7 @@ ROUNDS = 3
 BATCH, PIXELS = 16, 16 * 64 * 64  # pictures of a measurement, fewer of large ones
 LONG = 45.0  # seconds of work from which on building the fused kernels is worth its time
 MANY_EVALUATIONS = 10_000  # estimates of a picture, likewise
+BATCHES = (16, 32, 64, 128)  # that sampling chooses from
 WORTHWHILE = 0.95  # of plain float32's time: a way must save this much to be taken
 OUTPUT_ERROR, GRADIENT_ERROR = 0.05, 0.1  # relative root mean square; bfloat16 has about 0.01
 
@@ -194,6 +195,41 @@ def settle_sampling(denoiser: Denoiser, shape: Sequence[int], evaluations: int, 
     denoiser.precision = PRECISIONS[choice.way.precision]
     denoiser.use_fused(choice.way.kernels == "fused")
     return choice if choice.seconds else None
+
+
+@torch.no_grad()
+def fastest_batch(denoiser: Denoiser, shape: Sequence[int], most: int) -> int:
+    """The one of BATCHES, none above `most`, at which the estimate of a picture takes least here, as the network is computed now.
+
+    What was measured before on this machine is not measured again.
+    """
+    candidates = [batch for batch in BATCHES if batch <= most]
+    if len(candidates) < 2:
+        return most
+    path, way = cache_folder() / "speed.json", Way(denoiser.precision_name, "fused" if denoiser.fused else "native")
+    known, key = read_measured(path), fingerprint(denoiser, shape)
+    names = {batch: f"batch {batch}, {way}" for batch in candidates}
+    seconds = {batch: known.get(key, {}).get(name) for batch, name in names.items()}
+    if None in seconds.values():
+        seconds = measure_batches(denoiser, shape, candidates)
+        keep_measured(
+            path, known | {key: known.get(key, {}) | {names[batch]: found for batch, found in seconds.items()}}
+        )
+    return min(candidates, key=lambda batch: seconds[batch] or math.inf)
+
+
+def measure_batches(denoiser: Denoiser, shape: Sequence[int], candidates: Sequence[int]) -> dict[int, float | None]:
+    """Seconds of an estimate of a picture in batches of each size, the least of a few rounds in turns."""
+    device, found = next(denoiser.parameters()).device, dict.fromkeys(candidates, math.inf)
+    for _ in range(ROUNDS):
+        for batch in candidates:
+            x_t, t = torch.randn(batch, *shape, device=device), torch.linspace(0.05, 1, batch, dtype=torch.float64)
+            synchronize(device)
+            began = time.perf_counter()
+            denoiser.output(x_t, t, denoiser.encode({}, batch))
+            synchronize(device)
+            found[batch] = min(found[batch], (time.perf_counter() - began) / batch)
+    return dict(found)
 
 
 def fused_works() -> bool:
