@@ -174,5 +174,16 @@ TOPICS: dict[str, Topic] = {
         "evaluation.md",
         lambda schedule, t: {},
     ),
+    "likelihood": Topic(
+        {"en": "How likely pictures are", "zh": "图片有多大的可能"},
+        {
+            "en": "One network gives two models: a chain of random steps, whose likelihood is bounded step by step, and the flow of an ODE, whose\n"
+            "likelihood follows from how it stretches space on the way. Neither number bounds the other. Both are told in bits per number.",
+            "zh": "同一个网络给出两个模型：一串随机的步，它的似然逐步给出上界；以及常微分方程的流，它的似然由途中空间的伸缩得出。\n两个数互不为界，都以每个数值多少比特来表示。",
+        },
+        ["bound", "change-of-variables", "bits"],
+        "likelihood.md",
+        snr_numbers,
+    ),
 }
 LANGUAGES = ("en", "zh")
