@@ -216,9 +216,8 @@ def steps_of_the_table(rounds: int = 60, batch: int = 64) -> None:
     taken = np.array(list(in_turns({name: t.step for name, t in trainers.items()}, rounds).values()))
     for name, seconds, share in zip(trainers, taken, taken / taken.mean(axis=0), strict=True):
         low, middle, high = np.percentile(share, [25, 50, 75])
-        error = (
-            1.25 * (high - low) / 1.35 / np.sqrt(rounds)
-        )  # of a median, where quartiles are those of a normal distribution
+        # of a median, where quartiles are those of a normal distribution
+        error = 1.25 * (high - low) / 1.35 / np.sqrt(rounds)
         print(f"{name:12} {1000 * np.median(seconds):.1f} ms a step, {middle:.4f} +- {error:.4f} of its round's mean")
 
 

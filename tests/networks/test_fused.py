@@ -210,6 +210,40 @@ def test_what_is_allocated_starts_at_a_line_of_the_cache_and_outlives_its_first_
         assert (view == i).all()
 
 
+@pytest.mark.parametrize("shape", [(0, 16, 4, 4), (2, 16, 0, 4), (2, 16, 4, 0)])
+@pytest.mark.parametrize("way", [native.PLAIN, native.DOUBLED, native.SINGLE])
+def test_of_no_pictures_or_places_nothing_is_convolved_and_the_gradient_is_zero(shape, way):
+    taps = 1 if way == native.SINGLE else 3
+    x, weight = torch.randn(shape), torch.randn(16, 16, taps, taps, requires_grad=True)
+    y = fused.convolution(x, weight, None, way)
+    assert y.numel() == 0
+    y.sum().backward()
+    assert weight.grad is not None
+    assert not weight.grad.any()
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_the_kernels_serve_in_inference_mode(inside):
+    layer = Attention(32, 8, 4, 1e-5)
+    x = torch.randn(1, 32, 4, 4)
+    expected = layer(x)
+    layer.fused = True
+    with torch.inference_mode():
+        found = layer(x.clone() if inside else x)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_shapes_that_do_not_fit_are_refused_as_torch_refuses_them():
+    x, weight = torch.randn(2, 32, 4, 4), torch.randn(16, 32, 3, 3)
+    with pytest.raises(RuntimeError, match=r"a weight of shape \(O, 32, 3, 3\) is needed"):
+        fused.convolution(x, weight[:, :16], None)
+    with pytest.raises(RuntimeError, match=r"a weight of shape \(O, 32, 1, 1\) is needed"):
+        fused.convolution(x, weight, None, native.SINGLE)
+    for wrong in ((1, 16, 1, 1), (2, 16, 8, 8)):
+        with pytest.raises(RuntimeError, match="what is added must have the shape of the result"):
+            fused.convolution(x, weight, None, added=torch.randn(wrong))
+
+
 def test_a_kept_kernel_follows_its_weight():
     x, weight = leaf(1, 16, 6, 6).detach(), leaf(16, 16, 3, 3, seed=1).detach()
     first = native.convolve(x, native.packed(weight, x.dtype), 16)

@@ -157,7 +157,16 @@ def convolved(
     constant: Tensor | None = None,
     added: Tensor | None = None,
 ) -> Tensor:
-    """`native.convolve` with a weight and a shift as a layer has them."""
+    """`native.convolve` with a weight and a shift as a layer has them. Raises RuntimeError, as torch does, for shapes that do not fit."""
+    taps = 1 if way == native.SINGLE else 3
+    if tuple(weight.shape[1:]) != (x.shape[1], taps, taps):
+        raise RuntimeError(
+            f"a weight of shape (O, {x.shape[1]}, {taps}, {taps}) is needed for pictures of shape {tuple(x.shape)}, got {tuple(weight.shape)}"
+        )
+    times = 2 if way == native.DOUBLED else 1
+    made = (len(x), len(weight), times * x.shape[2], times * x.shape[3])
+    if added is not None and tuple(added.shape) != made:
+        raise RuntimeError(f"what is added must have the shape of the result, {made}, got {tuple(added.shape)}")
     shift = None if shift is None else shift.float()
     kernel = native.packed(weight, x.dtype, way)
     return native.convolve(x, kernel, len(weight), shift, factor, constant, added, way)

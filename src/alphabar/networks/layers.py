@@ -101,7 +101,7 @@ def takes(x: Tensor, weight: Tensor) -> bool:
 
 
 class Pointwise(nn.Conv2d):
-    """A convolution of 1x1 plus what is to be added to it; with `fused` by the compiled kernels."""
+    """A convolution of 1x1; with `fused` by the compiled kernels."""
 
     fused = False
 
@@ -116,7 +116,7 @@ class Pointwise(nn.Conv2d):
 def by_place(x: Tensor, weight: Tensor, bias: Tensor | None, fused: bool, added: Tensor | None = None) -> Tensor:
     """The convolution of x (N, C, H, W) by weight (O, C, 1, 1) and bias (O,), plus `added`.
 
-    Linear layers of the channels are computed as such: some processors multiply matrices of float32 at less than half the speed at which
+    Linear layers of the channels are computed as convolutions: some processors multiply matrices of float32 at less than half the speed at which
     they convolve.
     """
     if fused and takes(x, weight):

@@ -99,7 +99,7 @@ def last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def empty(like: Tensor, channels: int, way: int = 0) -> Tensor:
+def empty(like: Tensor, channels: int, way: int = PLAIN) -> Tensor:
     """Room for pictures of so many channels, channels last; of the size that this way to convolve gives."""
     n, _, height, width = like.shape
     if way == DOUBLED:
@@ -110,7 +110,7 @@ def empty(like: Tensor, channels: int, way: int = 0) -> Tensor:
 
 
 def allocated(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
-    """An empty tensor that starts at a multiple of 64 bytes.
+    """An empty tensor that starts at a multiple of 64 bytes; it cannot be resized.
 
     Its memory is numpy's, who asks malloc for it. torch asks posix_memalign, and the GNU C library before 2.38 gives the block that one such
     request left to no other of its size (its bug 14581), so that a training would hold a tenth more.
@@ -239,6 +239,8 @@ def convolve(
     2x2, of an even size. SINGLE: 1x1.
     """
     y = empty(x, outputs, way)
+    if y.numel() == 0:
+        return y
     shape, rows = shape_of(x, outputs), map(pointer, (factor, constant, kernel, bias))
     checked(library().winograd_convolve(way, pointer(x), pointer(y), pointer(added), shape, *rows, *how(x)))
     return y
@@ -250,6 +252,8 @@ def kernel_gradient(
     """The gradient of that convolution's weight, float32, from that of its outputs."""
     taps = 1 if way == SINGLE else 3
     w = allocated((g.shape[1], x.shape[1], taps, taps))
+    if x.numel() == 0:
+        return w.zero_()
     steps = (ctypes.c_long * 4)(*w.stride())
     given = (pointer(x), pointer(g), shape_of(x, g.shape[1]), pointer(factor), pointer(constant))
     checked(library().winograd_kernel_gradient(way, *given, pointer(w), steps, *how(x)))
@@ -268,7 +272,7 @@ def packed(weight: Tensor, dtype: torch.dtype, way: int = PLAIN, turned: bool = 
 
     Of a weight that is not trained it is kept until the weight changes.
     """
-    if weight.requires_grad or turned:
+    if weight.requires_grad or turned or weight.is_inference():  # those of inference mode count no versions
         return transformed(weight, dtype, way, turned)
     told = (weight._version, dtype, way)
     kept, made = KEPT.get(weight, (None, None))
