@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from alphabar.explain.formulas import FORMULAS
 from alphabar.explain.topics import LANGUAGES, TOPICS
@@ -27,6 +28,20 @@ Explain = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def explain(monkeypatch, capsys) -> Explain:
     return lambda *words: run_command_line(monkeypatch, capsys, "explain", *words)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("topic", TOPICS)
+def test_a_narrow_terminal_gets_narrow_text(topic, language, explain, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    _, wide, _ = explain(topic, "--lang", language)
+    monkeypatch.setenv("COLUMNS", "40")
+    _, narrow, _ = explain(topic, "--lang", language)
+    text = TOPICS[topic].text[language]
+    assert text in wide
+    assert re.sub(r"\s", "", wide) == re.sub(r"\s", "", narrow)
+    told = narrow.split("\n\n")[1]
+    assert all(cell_len(line) <= 40 for line in told.splitlines())
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

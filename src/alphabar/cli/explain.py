@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from ..explain.topics import LANGUAGES, TOPICS
 if TYPE_CHECKING:
     from ..schedule import TableSchedule
 
+LONGEST = 200  # columns where no terminal says how many it has
 TABLES = ("linear", "scaled_linear", "cosine", "sigmoid")
 """Schedules that are a table of steps by their name alone, as the derivation has it."""
 
@@ -65,15 +67,29 @@ def explain(
     step = max(1, table.steps // 2) if t is None else t
     check_step(step, table.steps)
     found = TOPICS[topic]
-    print(f"{found.title[language]}\n\n{found.text[language]}\n")
+    width = shutil.get_terminal_size((LONGEST, 24)).columns
+    print(f"{found.title[language]}\n\n{wrapped(found.text[language], width, language)}\n")
     for label in found.formulas:
-        print(f"  {FORMULAS[label].text}    [{label}: alphabar.{FORMULAS[label].function}]")
+        formula, origin = f"  {FORMULAS[label].text}", f"    [{label}: alphabar.{FORMULAS[label].function}]"
+        print(formula + origin if len(formula + origin) <= width else f"{formula}\n{origin}")
     numbers = found.numbers(table, step)
     if numbers:
         print("\n" + words["numbers"].format(t=step, steps=table.steps, kind=kind) + words["colon"])
         for name, value in numbers.items():
             print(f"  {name} = {value:.6g}")
     print(f"\n{words['more']}docs/{language}/{found.page}")
+
+
+def wrapped(text: str, width: int, language: str) -> str:
+    """The text in lines of at most so many columns, of which a Chinese sign takes two; as it is where that suffices."""
+    from rich.cells import cell_len
+    from rich.console import Console
+    from rich.text import Text
+
+    if all(cell_len(line) <= width for line in text.splitlines()):
+        return text
+    lines = Text(text.replace("\n", "" if language == "zh" else " ")).wrap(Console(width=width), width)
+    return "\n".join(line.plain.rstrip() for line in lines)
 
 
 def language_of_locale() -> str:
