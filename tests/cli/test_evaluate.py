@@ -126,6 +126,23 @@ def test_a_run_whose_data_have_gone_says_that_copies_are_not_looked_for(run, pla
     assert "distance to training" not in said
 
 
+def test_what_a_reader_of_the_numbers_must_know_is_told(run, place, tmp_path):
+    """Unreadable files, colour that a grey model does not have, fewer pictures than asked for."""
+    (tmp_path / "a").mkdir()
+    for i, picture in enumerate(stripes(40, seed=3).pictures):
+        save_png(tmp_path / "a" / f"{i}.png", picture.repeat(3, axis=2))
+    (tmp_path / "a" / "broken.png").write_bytes(b"no picture")
+    told = ["--extractor", "x.safetensors", "--out", tmp_path / "out"]
+    said = run("evaluate", "run", "--data", tmp_path / "a", *told)
+    assert "1 unreadable files" in said
+    assert "40 pictures of" in said
+    assert "are in colour and were read in grey" in said
+    assert "note: 40 pictures on each side, as there are no more; -n asks for 1000" in said
+    assert "read in grey" in json.loads((tmp_path / "out" / "evaluation.json").read_text())["record"]["note"]
+    few = run("evaluate", "some.npy", "--data", "data.npz", "-n", 20, *told)
+    assert "note:" not in few
+
+
 def test_it_is_the_same_again_and_goes_into_the_run(run, place):
     def asked() -> dict:
         run("evaluate", "run", "--extractor", "x.safetensors", "-n", 9, "--steps", 2)

@@ -23,6 +23,8 @@ class DataReport:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     animated: int = 0
     enlarged: int = 0
+    greyed: int = 0
+    """Pictures in colour that are read in grey."""
     other_files: int = 0
     classes: dict[str, int] = field(default_factory=dict)
     folders: int = 0

@@ -196,6 +196,7 @@ def _from_folder(
     if not kept:
         raise DataError(f"none of the {len(found)} pictures in {folder} is readable{first}")
     _describe(report, [headers[i][1] for i in kept], (size[0], size[1]))
+    report.greyed = sum(not headers[i][1].grey for i in kept) if channels == 1 else 0
     files = [headers[i][0] for i in kept]
     folders = [file.folder for file in files]
     report.folders = len({name for name in folders if name})

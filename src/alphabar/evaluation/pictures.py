@@ -38,7 +38,7 @@ class RealPictures:
     indices: the place of each among the `total` that it was drawn from: what is "held-out" from training, or in "training", or "all"
     of the source.
     fingerprint: a hash of the whole set. null: the model's conditions that the pictures have no values of. skipped: the number of
-    files that could not be used.
+    files that could not be used. greyed: how many of the source are in colour where the model makes grey ones.
     """
 
     data: PictureSet
@@ -49,6 +49,7 @@ class RealPictures:
     fingerprint: str
     null: list[str] = field(default_factory=list)
     skipped: int = 0
+    greyed: int = 0
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -101,7 +102,15 @@ def real_pictures(
         data = with_classes(take(pool, chosen), found.config.classes, settings.source)
     report, null = loaded.report, [name for name in found.config.conditions if name not in conditions]
     return RealPictures(
-        data, chosen.tolist(), len(pool), settings.source, split, report.fingerprint, null, len(report.skipped)
+        data,
+        chosen.tolist(),
+        len(pool),
+        settings.source,
+        split,
+        report.fingerprint,
+        null,
+        len(report.skipped),
+        report.greyed,
     )
 
 

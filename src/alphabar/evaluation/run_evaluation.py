@@ -197,6 +197,10 @@ def real_of_run(
 def told_of(real: RealPictures) -> str:
     """What a reader of the numbers must know of the reference; empty if nothing."""
     told = [f"{real.skipped} unreadable files of {real.source} were skipped"] if real.skipped else []
+    if real.greyed:
+        told.append(
+            f"{real.greyed} pictures of {real.source} are in colour and were read in grey, as the model makes them"
+        )
     if shared := sorted(real.data.values):
         told.append(
             f"samples are asked for with the reference's {', '.join(shared)}, which the floor has not: they may lie nearer"
