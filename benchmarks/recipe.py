@@ -251,6 +251,8 @@ def plot(out: Path, picture: Path) -> None:
         for line in lines:
             if (line["name"], line["sampler"]) == (name, sampler):
                 best[line["minutes"]] = min(line["frechet"], best.get(line["minutes"], line["frechet"]))
+        if not best:
+            continue  # not measured yet
         ticks |= best.keys()
         (curve,) = axis.loglog(*zip(*sorted(best.items()), strict=True), "o-", label=label)
         if (name, sampler) == ("peer", "ddim"):

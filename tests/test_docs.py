@@ -204,6 +204,7 @@ def test_the_site_builds_and_asks_no_other_host(tmp_path):
     assert [page.stem for page in pages] == [Path(name).stem for name in PAGES] * 2
     for page in pages:
         html = page.read_text(encoding="utf-8")
+        assert f'<html lang="{page.parent.name}"' in html
         assert not re.findall(r'<(?:script|img|link|iframe)[^>]*(?:src|href)="?(?:https?:)?//[^">]*', html), page
         words = re.sub(r"<(code|pre|script).*?</\1>", "", html, flags=re.S)
         assert not re.search(r"\$\$|`", words), page

@@ -324,9 +324,10 @@ class Pipeline:
         free = available_memory()
         if self.device.type == "cuda":
             free = float(torch.cuda.mem_get_info(self.device)[0])
-        per_picture = self._passes(asked) * activation_bytes(self.denoiser, self.shape, self.denoiser.encode({}, 1))
+        passes = self._passes(asked)
+        per_picture = passes * activation_bytes(self.denoiser, self.shape, self.denoiser.encode({}, 1))
         most = int(max(1, min(LARGEST_BATCH, free / 4 // per_picture)))
-        long = len(asked) * self.steps * self._passes(asked) >= MANY_EVALUATIONS
+        long = len(asked) * self.steps * passes >= MANY_EVALUATIONS
         return fastest_batch(self.denoiser, self.shape, most) if long else most
 
     def _passes(self, asked: Asked) -> int:

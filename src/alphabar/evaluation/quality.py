@@ -143,8 +143,8 @@ def choose_real(
     told = ""
     if like_reference and data.labels is not None and pool.labels is not None and data.classes == pool.classes:
         others, missing = of_classes(others, pool.labels, data.labels[own[:n]])
-        told = f"{missing} of the {n} pictures of the floor have another class than the reference's, of which there are too few"
-        told = told if missing else ""
+        if missing:
+            told = f"{missing} of the {n} pictures of the floor have another class than the reference's, of which there are too few"
     sets = RealSets(take(data, own[:n]), take(pool, others[:n]), None, told)
     if training is None:
         return sets

@@ -16,29 +16,22 @@ template <> struct Element<float> {
     typedef float unit;
     static inline void multiply(vec& sum, unit a, vec b) { sum += a * b; }
 };
-template <> struct Element<Low> {
-    typedef int32_t unit;  // two neighbours of k
 #if defined(__AVX512BF16__)
-    static inline void multiply(vec& sum, unit a, vec b) {
-        sum = (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(a), (__m512bh)b);
-    }
-#else
-    static inline void multiply(vec&, unit, vec) {}  // never used: `Multiplied` is float
-#endif
+inline __m512bh repeated(int32_t a) { return (__m512bh)_mm512_set1_epi32(a); }
+inline __m512bh repeated(int64_t a) { return (__m512bh)_mm512_set1_epi64(a); }
+template <class U> struct Neighbours {  // of k, by twos
+    typedef U unit;
+    static inline void multiply(vec& sum, unit a, vec b) { sum = (vec)_mm512_dpbf16_ps((__m512)sum, repeated(a), (__m512bh)b); }
 };
-
-// Two pairs in turns for outputs that fill half a vector: a sum is that of two neighbours.
-struct Pairs;
-template <> struct Element<Pairs> {
-    typedef int64_t unit;
-#if defined(__AVX512BF16__)
-    static inline void multiply(vec& sum, unit a, vec b) {
-        sum = (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi64(a), (__m512bh)b);
-    }
 #else
+template <class U> struct Neighbours {
+    typedef U unit;
     static inline void multiply(vec&, unit, vec) {}  // never used: `Multiplied` is float
-#endif
 };
+#endif
+template <> struct Element<Low> : Neighbours<int32_t> {};
+struct Pairs;  // two pairs in turns, for outputs that fill half a vector: a sum is that of two neighbours
+template <> struct Element<Pairs> : Neighbours<int64_t> {};
 
 // A vector of k: one value of each, or a pair.
 inline void put_unit(float* to, vec first, vec) { store(to, first); }

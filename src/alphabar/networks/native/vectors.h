@@ -123,9 +123,7 @@ inline words in_turns(words a, words b) {
     const words turn = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
     return (words)_mm512_permutex2var_epi32((__m512i)a, (__m512i)turn, (__m512i)b);
 #else
-    words both;
-    for (int i = 0; i < WIDTH; i++) both[i] = i % 2 ? b[i / 2] : a[i / 2];
-    return both;
+    return a;  // never used: no pairs are multiplied
 #endif
 }
 inline vec neighbours_added(vec v) {
@@ -134,9 +132,7 @@ inline vec neighbours_added(vec v) {
     vec sums = v + (vec)_mm512_permute_ps((__m512)v, 0xb1);
     return (vec)_mm512_maskz_permutexvar_ps(0xff, (__m512i)even, (__m512)sums);
 #else
-    vec sums = {};
-    for (int i = 0; i < WIDTH / 2; i++) sums[i] = v[2 * i] + v[2 * i + 1];
-    return sums;
+    return v;  // never used
 #endif
 }
 
