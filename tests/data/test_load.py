@@ -6,6 +6,7 @@ import collections
 import json
 import math
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -372,6 +373,24 @@ def test_a_disk_too_small_is_noticed_before_it_is_full(tmp_path, monkeypatch):
     with pytest.raises(StorageError, match=r"c\.npy: the decoded pictures need 6\.4e-07 GB, .* are free; make room"):
         allocate({"": (5, 8, 8, 1), "map": (5, 8, 8, 1)}, 1e-9, tmp_path / "c.npy")
     assert not (tmp_path / "c.npy").exists()
+
+
+def kept_in_memory(path: Path, n: int) -> int:
+    """Bytes that a set of n mapped pictures keeps once it is loaded."""
+    np.save(path, np.random.default_rng(0).integers(0, 256, (n, 6, 6, 1), np.uint8))
+    load(path)
+    tracemalloc.start()
+    loaded = load(path)
+    try:
+        assert len(loaded.train) + len(loaded.held_out) == n
+        return tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+
+def test_of_a_mapped_picture_little_but_its_index_is_kept_in_memory(tmp_path):
+    few, many = (kept_in_memory(tmp_path / "x.npy", n) for n in (1000, 11_000))
+    assert (many - few) / 10_000 <= 4 + 0.05 * 36 + 0.5  # the index, the report's list of what is held out, rounding
 
 
 def test_the_fingerprint_of_a_folder_changes_with_its_content_and_classes_and_not_with_its_place(tmp_path):

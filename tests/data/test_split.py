@@ -27,7 +27,7 @@ def test_a_fraction_is_held_out_and_recorded(tmp_path, n, fraction):
     wanted = min(round(n * fraction), n - 1)
     assert (len(loaded.train), len(loaded.held_out)) == (n - wanted, wanted)
     assert loaded.report.held_out == sorted(int(name[1:]) for name in loaded.held_out.names)
-    assert sorted(loaded.train.names + loaded.held_out.names) == sorted(f"#{k}" for k in range(n))
+    assert sorted([*loaded.train.names, *loaded.held_out.names]) == sorted(f"#{k}" for k in range(n))
     for part in (loaded.train, loaded.held_out):
         for k, name in enumerate(part.names):
             np.testing.assert_array_equal(part.pictures[k], noise(8, 8, 1, int(name[1:])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -58,7 +59,7 @@ class Source:
     """Pictures with what the split and the classes need, before both."""
 
     pictures: np.ndarray
-    names: list[str]
+    names: Sequence[str]
     labels: np.ndarray | None = None
     classes: list[str] | None = None
     rows: list[dict[str, Any]] | None = None

@@ -32,7 +32,7 @@ from .conditioned import (
 from .decode import Header, background_colour, fit, read_header, read_picture
 from .found import DataReport, LoadedData, Source
 from .near_duplicates import near_duplicates
-from .pictures import PictureSet, Rows
+from .pictures import Numbered, PictureSet, Rows, chosen_names, compact
 from .settings import DataSettings
 from .sources import PICTURES_FOLDER, Catalogue, PictureFile, items_of, list_pictures, read_array, read_metadata
 from .split import choose_held_out, read_labels, resolve_class_from, say_unused_classes
@@ -87,14 +87,14 @@ def load_data(
 
 def subset(data: PictureSet, mask: np.ndarray) -> PictureSet:
     """The pictures that mask (N,) bool marks; of a memory-mapped array nothing is read."""
-    indices = mask.nonzero()[0]
+    indices = compact(mask.nonzero()[0], len(mask))
     pictures = Rows(data.pictures, indices) if isinstance(data.pictures, np.memmap) else data.pictures[indices]
     labels = None if data.labels is None else data.labels[indices]
     return replace(
         data,
         pictures=pictures,
         labels=labels,
-        names=[data.names[i] for i in indices],
+        names=chosen_names(data.names, indices),
         values={
             name: Rows(values, indices) if isinstance(values, np.memmap) else values[indices]
             for name, values in data.values.items()
@@ -152,7 +152,7 @@ def _from_array(
         name: stack_values([_read_named(offer, item, size, settings.source) for item in items])
         for name, offer in offers.items()
     }
-    names = [item.name for item in items]
+    names = Numbered(len(pictures))
     return Source(pictures, names, labels, classes, values=values, conditions=settle(set_, settings, offers, values))
 
 

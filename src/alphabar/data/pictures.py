@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -39,6 +39,41 @@ class Rows:
         return self.array[self.indices[which]]
 
 
+class Numbered(Sequence[str]):
+    """The names "#7" of pictures of an array, made when they are asked for: written out, those of a million take 70 MB.
+
+    indices: of these pictures in the array, or how many there are, which is all of them.
+    """
+
+    def __init__(self, indices: np.ndarray | int) -> None:
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return self.indices if isinstance(self.indices, int) else len(self.indices)
+
+    @overload
+    def __getitem__(self, which: int) -> str: ...
+    @overload
+    def __getitem__(self, which: slice) -> list[str]: ...
+    def __getitem__(self, which: int | slice) -> str | list[str]:
+        chosen = range(len(self))[which]
+        if isinstance(chosen, range):
+            return [self[i] for i in chosen]
+        return f"#{chosen if isinstance(self.indices, int) else self.indices[chosen]}"
+
+
+def chosen_names(names: Sequence[str], indices: np.ndarray) -> Sequence[str]:
+    """Those of these indices; of an array that is whole, nothing but the indices is kept."""
+    if isinstance(names, Numbered) and isinstance(names.indices, int):
+        return Numbered(indices)
+    return [names[i] for i in indices]
+
+
+def compact(indices: np.ndarray, n: int) -> np.ndarray:
+    """Indices into n things in four bytes each where that is enough: a set keeps some for every picture."""
+    return indices.astype(np.int32) if n <= 2**31 else indices
+
+
 @dataclass(frozen=True)
 class PictureSet:
     """pictures (N, H, W, C) uint8, in memory or memory-mapped; labels (N,) int64 into `classes`, or None; a name each.
@@ -50,7 +85,7 @@ class PictureSet:
     pictures: np.ndarray | Rows
     labels: np.ndarray | None = None
     classes: list[str] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
+    names: Sequence[str] = field(default_factory=list)
     values: Mapping[str, np.ndarray | Rows] = field(default_factory=dict)
     swaps: Mapping[str, np.ndarray] = field(default_factory=dict)
     fixed: np.ndarray | None = None

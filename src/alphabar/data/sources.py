@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -40,6 +40,28 @@ class PictureFile:
 
 
 @dataclass(frozen=True)
+class ArrayItems(Sequence[PictureFile]):
+    """The n pictures of an array file with their items of these arrays, which hold n each; made when they are asked for."""
+
+    arrays: Mapping[str, np.ndarray]
+    n: int
+    size: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return self.n
+
+    @overload
+    def __getitem__(self, which: int) -> PictureFile: ...
+    @overload
+    def __getitem__(self, which: slice) -> list[PictureFile]: ...
+    def __getitem__(self, which: int | slice) -> PictureFile | list[PictureFile]:
+        i = range(self.n)[which]
+        if isinstance(i, range):
+            return [self[each] for each in i]
+        return PictureFile(Path(), f"#{i}", {key: array[i] for key, array in self.arrays.items()}, self.size)
+
+
+@dataclass(frozen=True)
 class Catalogue:
     """The pictures of a source with all that is known of them before they are decoded.
 
@@ -47,12 +69,12 @@ class Catalogue:
     """
 
     folder: Path | None
-    files: list[PictureFile]
+    files: Sequence[PictureFile]
     rows: bool = False
 
     def columns(self) -> set[str]:
         """The names of all columns of the metadata."""
-        return set().union(*(file.row for file in self.files)) - {"file_name"}
+        return {column for file in self.files for column in file.row} - {"file_name"} if self.rows else set()
 
 
 def list_pictures(folder: Path, passed_over: Collection[Path] = ()) -> tuple[list[PictureFile], int]:
@@ -196,10 +218,9 @@ def read_array(path: Path) -> tuple[np.ndarray, np.ndarray | None, dict[str, np.
     return to_uint8_values(pictures, str(path)), labels, others
 
 
-def items_of(arrays: Mapping[str, np.ndarray], n: int, size: tuple[int, int] | None = None) -> list[PictureFile]:
+def items_of(arrays: Mapping[str, np.ndarray], n: int, size: tuple[int, int] | None = None) -> ArrayItems:
     """The n pictures of an array file, of this height and width, with their items of the arrays that hold n."""
-    fitting = {key: array for key, array in arrays.items() if len(array) == n}
-    return [PictureFile(Path(), f"#{i}", {key: a[i] for key, a in fitting.items()}, size) for i in range(n)]
+    return ArrayItems({key: array for key, array in arrays.items() if len(array) == n}, n, size)
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:

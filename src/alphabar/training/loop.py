@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Config
-from ..data.pictures import Batch
+from ..data.pictures import Batch, compact
 from ..denoiser import Denoiser
 from ..errors import CheckpointError, NonFiniteError
 from ..loss import denoising_loss
@@ -240,15 +240,14 @@ def batch_indices(n: int, batch: int, seed: int, step: int) -> np.ndarray:
     """The indices (batch,) of step number `step` (from 0): each epoch is a new order of all n, cut into batches without a gap."""
     positions = np.arange(step * batch, (step + 1) * batch)
     epochs = positions // n
-    return np.concatenate(
-        [epoch_order(n, seed, int(epoch))[positions[epochs == epoch] % n] for epoch in np.unique(epochs)]
-    )
+    parts = [epoch_order(n, seed, int(epoch))[positions[epochs == epoch] % n] for epoch in np.unique(epochs)]
+    return np.concatenate(parts, dtype=np.int64)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)  # a batch may lie across the end of an epoch; of a large set each takes megabytes
 def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
     """The order (n,) of an epoch."""
-    return permutation(n, seed, "epoch", epoch)
+    return compact(permutation(n, seed, "epoch", epoch), n)
 
 
 def check_finite(step: int, loss: float, norm: float, t: Tensor, squared_errors: Tensor) -> None:
