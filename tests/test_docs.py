@@ -30,7 +30,8 @@ from alphabar.data.builtin_sets import load_digits
 from alphabar.data.load import load_data
 from alphabar.data.settings import DataSettings
 from alphabar.errors import ConfigurationError, DataError
-from alphabar.explain.formulas import FORMULAS
+from alphabar.explain.formulas import ASIDES, FORMULAS, NAMED
+from alphabar.explain.notation import to_sentence
 from alphabar.explain.topics import TOPICS
 
 from .cli.running import run_command_line
@@ -84,6 +85,29 @@ def test_formulas_in_sentences_are_the_same_in_both_languages(page):
         formulas_in_sentences((DOCS / lang / page).read_text(encoding="utf-8")) for lang in ("en", "zh")
     )
     assert english == chinese
+
+
+RELATION = re.compile(r"=|\\(sim|propto|approx|le|ge)(?![a-z])|<|>")
+VALUE = re.compile(r"(t|w|\\sigma)(=|\\ge)(\d|T)(,\\dots,1)?")
+"""Which step or weight is spoken of."""
+
+
+def as_compared(formula: str) -> str:
+    """Without spaces, growing parentheses, and braces around a single sign or name."""
+    return re.sub(r"\{(\\?\w+)\}", r"\1", re.sub(r"\\left|\\right|\\[,;!]|\s", "", formula))
+
+
+def relations_in_sentences(language: str) -> set[str]:
+    """What the sentences of all pages of a language say is equal, or related otherwise."""
+    texts = [(DOCS / language / page).read_text(encoding="utf-8") for page in PAGES]
+    found = set().union(*map(formulas_in_sentences, texts))
+    return {as_compared(formula) for formula in found if RELATION.search(formula) and not VALUE.fullmatch(formula)}
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_what_sentences_say_is_equal_is_named_or_proved(language):
+    """tests/laws/test_derivation.py proves each of `ASIDES`."""
+    assert relations_in_sentences(language) == {as_compared(to_sentence(source)) for source in NAMED + ASIDES}
 
 
 def test_a_flipped_sign_in_a_sentence_of_one_language_would_be_seen():

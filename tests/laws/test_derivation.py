@@ -24,8 +24,8 @@ from alphabar.conditions.base import Cond  # noqa: E402
 from alphabar.editing import slerp  # noqa: E402
 from alphabar.evaluation.distances import frechet_distance, kernel_distance  # noqa: E402
 from alphabar.evaluation.likelihood import bits_per_dimension, dequantized  # noqa: E402
-from alphabar.explain.formulas import FORMULAS  # noqa: E402
-from alphabar.explain.notation import symbol, to_sympy  # noqa: E402
+from alphabar.explain.formulas import ASIDES, FORMULAS, NAMED  # noqa: E402
+from alphabar.explain.notation import symbol, to_sentence, to_sympy  # noqa: E402
 from alphabar.gaussian import (  # noqa: E402
     diffuse,
     diffuse_step,
@@ -39,7 +39,7 @@ from alphabar.gaussian import (  # noqa: E402
 )
 from alphabar.guidance import ClassifierGuided, Guided  # noqa: E402
 from alphabar.loss import bound_weight, denoising_loss  # noqa: E402
-from alphabar.parameterization import Prediction, v_from_x_0_and_eps, x_0_from_eps, x_0_from_v  # noqa: E402
+from alphabar.parameterization import Prediction, eps_from_v, v_from_x_0_and_eps, x_0_from_eps, x_0_from_v  # noqa: E402
 from alphabar.randomness import uniform  # noqa: E402
 from alphabar.samplers.adaptive import Adaptive  # noqa: E402
 from alphabar.samplers.ancestral import Ancestral  # noqa: E402
@@ -158,6 +158,16 @@ def two_variances() -> None:
     left, right = said("two-variances").args
     assert equal(left, steps.coeff(symbol("eps[t-1]")) ** 2 + steps.coeff(symbol("eps[t]")) ** 2)
     assert equal(left, right)
+
+
+def alpha_bar_step() -> None:
+    """One more factor of the product; the product of none is 1."""
+    product = lambda t: rhs("alpha-bar").subs(symbol("t"), t).doit()  # noqa: E731
+    for t in range(1, 6):
+        values = {"alpha_bar[t-1]": product(t - 1), "alpha[t]": rhs("alpha-bar").args[0].subs(symbol("s"), t)}
+        factors = {symbol(name): value for name, value in values.items()}
+        assert equal(product(t), rhs("alpha-bar-step").subs(factors)), t
+    assert product(0) == 1
 
 
 def closed_form() -> None:
@@ -331,6 +341,25 @@ def jensen() -> None:
     assert -math.log(exact) <= mean(-np.log(model / way))
 
 
+def average_of_ways() -> None:
+    """The chain of `jensen`: the average over q of the quotient is what the integral over all ways gives."""
+    jensen()
+    (inside,) = rhs("average-of-ways").args[1:]
+    assert str(said("average-of-ways").args[0]) == "p_theta(x[0])"
+    assert rhs("jensen").args[0] == rhs("average-of-ways").args[0]
+    assert rhs("jensen").args[1] == -sympy.log(inside)
+
+
+def turned_round() -> None:
+    """`bayes` solved for the step forward, with a symbol for each density."""
+    q = lambda *key: sympy.Symbol(f"q{key}", positive=True)  # noqa: E731
+    for t in (2, 5):
+        back = q("back", t, t, 0)
+        solved = sympy.solve(in_words(rhs("bayes"), t) - back, q("step", t, t - 1))[0]
+        assert equal(in_words(rhs("turned-round"), t), solved)
+        assert in_words(said("turned-round").args[0], t) == q("step", t, t - 1)
+
+
 def bound_product() -> None:
     """Steps 2 to T of the noising turned round by Bayes' rule: the quotients cancel but for the ends. For T = 2, 3, 4."""
     assert str(said("bound-product").args[0]).replace(" ", "") == "p_theta(x['0:T'])/q(given(x['1:T'],x[0]))"
@@ -396,6 +425,18 @@ def gauss_kl(squared_distance: float, variance_1: float, variance_2: float) -> f
     return float(rhs("kl").subs({symbol(k): v for k, v in values.items()}))
 
 
+def squared_distance() -> None:
+    """By the density's integral over all x."""
+    over, inside = said("squared-distance").args[0].args
+    x, s, (mean, variance) = symbol("x"), sympy.Symbol("s", positive=True), mean_and_variance(over)
+    density = sympy.exp(-((x - mean) ** 2) / (2 * s**2)) / (s * sympy.sqrt(2 * sympy.pi))
+    assert equal(variance, symbol("sigma_1") ** 2)
+    integral = sympy.integrate(
+        sympy.expand(inside.subs(x, x + mean)) * density.subs(x, x + mean), (x, -sympy.oo, sympy.oo)
+    )
+    assert equal(integral, rhs("squared-distance").subs(symbol("sigma_1"), s))
+
+
 def kl() -> None:
     """E[log p_1 - log p_2] with x = mu_1 + sigma_1 e, E[e] = 0, E[e^2] = 1."""
     assert str(rhs("kl-definition")) == "E(p, log(p/q))"
@@ -427,6 +468,18 @@ def x0_from_v() -> None:
     assert equal(put_in, symbol("x[0]"))
 
 
+def eps_from_v_proof() -> None:
+    put_in = rhs("eps-from-v").subs({symbol("x[t]"): rhs("closed-form"), symbol("v"): rhs("v")})
+    assert equal(put_in, symbol("eps"))
+
+
+def x0_guess() -> None:
+    """The picture that belongs to a noise, with the guess in the place of the noise."""
+    theta = sympy.Function("eps_theta")(symbol("x[t]"), symbol("t"))
+    assert str(said("x0-guess").args[0]) == "x_hat[0](x[t])"
+    assert equal(rhs("x0-guess"), rhs("x0-from-eps").subs(symbol("eps"), theta))
+
+
 def last_step() -> None:
     """With alpha_bar_0 = 1 the posterior is a point: its mean is x_0 and its variance 0, so there is no noise to add."""
     at_the_end = {symbol("alpha_bar[t-1]"): 1, symbol("alpha_bar[t]"): symbol("alpha[t]")}
@@ -443,6 +496,85 @@ def mixture(alpha_bar: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ]
     noise = sum(p * (x - a * m) / b for p, m in zip(parts, (-1, 0.5), strict=True))
     return x, parts[0] + parts[1], noise / (parts[0] + parts[1])
+
+
+def x0_estimate() -> None:
+    """The same in a_t and b_t."""
+    guess = rhs("x0-guess").replace(sympy.Function("eps_theta"), lambda *_: symbol("eps_hat"))
+    assert str(said("x0-estimate").args[0]) == "x_hat[0]"
+    assert equal(in_levels(rhs("x0-estimate")), guess)
+
+
+def in_levels(expression: Any) -> Any:
+    """a and b by alpha_bar, as `NAMED` says."""
+    levels = {
+        f"{name}[{t}]": source
+        for t in "ts"
+        for name, source in (("a", f"sqrt(alpha_bar[{t}])"), ("b", f"sqrt(1 - alpha_bar[{t}])"))
+    }
+    return expression.subs({symbol(name): sym(source) for name, source in levels.items()})
+
+
+def stride_variance() -> None:
+    """The posterior's variance with s in the place of t - 1, and the stride's beta in that of beta_t."""
+    wanted = moved(rhs("posterior-variance"), {"alpha_bar[t-1]": "alpha_bar[s]"}).subs(symbol("beta[t]"), rhs("stride"))
+    left, right = said("stride-variance").args
+    assert left == symbol("sigma") ** 2
+    assert equal(in_levels(right), wanted)
+
+
+def score_of_one() -> None:
+    """The slope of the logarithm of the normal density `marginal`, at the x_t of the closed form."""
+    assert str(said("score-of-one").args[0]) == "grad(x[t], log(q(given(x[t], x[0]))))"
+    slope = sympy.diff(log_density(symbol("x[t]"), *mean_and_variance(rhs("marginal"))), symbol("x[t]"))
+    assert equal(slope.subs(symbol("x[t]"), rhs("closed-form")), in_levels(rhs("score-of-one")))
+
+
+def blurred() -> None:
+    """For a normal density whose spread is sigma; each side is linear in p, so it holds for averages of such densities too. With more numbers than
+    one the density is a product, and the second derivatives add up."""
+    x, y, sigma = sympy.Symbol("x", real=True), sympy.Symbol("y", real=True), symbol("sigma")
+    p = sympy.exp(log_density(x, 0, sigma**2) + log_density(y, 0, sigma**2))
+    laplace = sympy.diff(p, x, 2) + sympy.diff(p, y, 2)
+    assert str(said("blurred").args[0]) == "partial(sigma, p)"
+    claim = rhs("blurred").replace(
+        sympy.Function("laplace"), lambda density: laplace if str(density) == "p" else density
+    )
+    assert sympy.simplify(claim - sympy.diff(p, sigma)) == 0
+
+
+def carried() -> None:
+    """p grad log p is grad p, and its divergence is what `blurred` has: for any density."""
+    y, p = sympy.Symbol("y", real=True), sympy.Function("density")
+    assert said("carried").args[0] == said("blurred").args[0]
+    flow = rhs("carried").replace(sympy.Function("grad"), lambda at, _: sympy.diff(sympy.log(p(y)), y))
+    flow = flow.replace(sympy.Function("div"), lambda f: sympy.diff(f.subs(symbol("p"), p(y)), y))
+    assert equal(flow, rhs("blurred").replace(sympy.Function("laplace"), lambda _: sympy.diff(p(y), y, 2)))
+
+
+def data_ode() -> None:
+    """`ode` along any way of a and b, with eps_hat by x_0_hat, solved for the change of x / b."""
+    way = sympy.Symbol("way")
+    x, a, b = (sympy.Function(name)(way) for name in "xab")
+    along = {symbol("x[t]"): x, symbol("a[t]"): a, symbol("b[t]"): b}
+    change = lambda side: side.subs(along).replace(sympy.Function("d_"), lambda f: sympy.diff(f, way))  # noqa: E731
+    noise = sympy.solve(x - sym("a[t]*x_hat[0] + b[t]*eps_hat").subs(along), symbol("eps_hat"))[0]
+    of_ode, of_data = (change(said(label).args[0] - said(label).args[1]) for label in ("ode", "data-ode"))
+    slope = sympy.solve(of_ode.subs(symbol("eps_hat"), noise), sympy.diff(x, way))[0]
+    assert equal(of_data.subs(sympy.diff(x, way), slope), sympy.Integer(0))
+
+
+def held_fixed() -> None:
+    """`data-ode` from t to s: with x_0_hat fixed both sides are whole differences, of x / b and of a / b = exp(lambda)."""
+    left, right = said("held-fixed").args
+    ends = [
+        side.replace(sympy.Function("d_"), lambda f: moved(f, {f"{n}[t]": f"{n}[s]" for n in "xab"}) - f)
+        for side in said("data-ode").args
+    ]
+    assert equal(left, ends[0])
+    lam = rhs("half-log-snr")
+    values = {symbol("lambda_[t]"): lam, symbol("lambda_[s]"): moved(lam, {"a[t]": "a[s]", "b[t]": "b[s]"})}
+    assert equal(right.subs(values), ends[1])
 
 
 def score() -> None:
@@ -476,13 +608,7 @@ def euler() -> None:
 
 def ode() -> None:
     """The limit of ever smaller steps: with data N(0, 1 / 4) the flow keeps x_t / standard deviation of x_t, and Euler's error falls with
-    the step. That the flow keeps the distributions: noise blurs each part of a mixture by dp / dsigma = sigma p'', as a velocity of
-    -sigma (log p)' moves it, and by `score` that is E[eps | x_t]."""
-    y, m, sigma = sympy.symbols("y m sigma", positive=True)
-    part = sympy.exp(log_density(y, m, sigma**2))
-    flow = part * -sigma * sympy.diff(sympy.log(part), y)
-    assert sympy.simplify(sympy.diff(part, sigma) - sigma * sympy.diff(part, y, 2)) == 0
-    assert sympy.simplify(sympy.diff(part, sigma) + sympy.diff(flow, y)) == 0
+    the step. That the flow keeps the distributions are `blurred`, `carried` and `score`."""
     assert str(said("ode")).replace(" ", "") == "Eq(d_(x[t]/a[t]),eps_hat*d_(b[t]/a[t]))"
     errors = []
     for n in (50, 100, 200):
@@ -512,17 +638,39 @@ def second_order() -> None:
     assert equal(found, p + q * h / 2)
 
 
-def guided_density() -> None:
-    """log p(y | x) = log p(x | y) - log p(x) + constant, so the score is s_u + w (s_c - s_u); with eps_hat = -b score that is guidance."""
-    x, w = sympy.Symbol("x", real=True), symbol("w")
-    prior, conditional = sympy.Function("P")(x), sympy.Function("C")(x)
-    factors = rhs("guided-density").args
-    assert {str(factor).replace(" ", "") for factor in factors} == {"p(x)", "p(given(y,x))**w"}
-    guided = sympy.diff(sympy.log(prior) + w * (sympy.log(conditional) - sympy.log(prior)), x)
-    scores = sympy.diff(sympy.log(prior), x), sympy.diff(sympy.log(conditional), x)
+def certainty() -> None:
+    """Bayes' rule for two things, by their joint density."""
+    joint, of_x, of_y = sympy.symbols("joint of_x of_y", positive=True)
+    known = {"given(y, x)": joint / of_x, "given(x, y)": joint / of_y, "x": of_x, "y": of_y}
+    left, right = (side.replace(sympy.Function("p"), lambda of: known[str(of)]) for side in said("certainty").args)
+    assert equal(left, right)
+
+
+def slopes() -> tuple[Any, Any, Any]:
+    """Of log p(x), of log p(x | y), and of the logarithm of `guided-density`, by `certainty`."""
+    x, given = sympy.Symbol("x", real=True), sympy.Function("C")
+    prior = sympy.Function("P")(x)
+    known = {"given(x, y)": given(x), "x": prior, "y": sympy.Symbol("of_y", positive=True)}
+    sure = rhs("certainty").replace(sympy.Function("p"), lambda of: known[str(of)])
+    density = rhs("guided-density").replace(
+        sympy.Function("p"), lambda of: sympy.exp(sure) if str(of) == "given(y, x)" else known[str(of)]
+    )
+    return tuple(sympy.diff(sympy.log(each), x) for each in (prior, given(x), density))
+
+
+def guided_score() -> None:
+    s, s_y, guided = slopes()
+    assert str(said("guided-score").args[0]) == "grad(x, log(p_w(given(x, y))))"
+    assert str(said("guided-density").args[0]) == "p_w(given(x, y))"
+    assert sympy.simplify(rhs("guided-score").subs({symbol("s"): s, symbol("s_y"): s_y}) - guided) == 0
+
+
+def guidance() -> None:
+    """An estimate of the noise is -b times a score."""
     b = sympy.Symbol("b", positive=True)
-    eps = rhs("guidance").subs({symbol("u"): -b * scores[0], symbol("c"): -b * scores[1]})
-    assert equal(eps, -b * guided)
+    eps = rhs("guidance").subs({symbol("u"): -b * symbol("s"), symbol("c"): -b * symbol("s_y")})
+    assert str(said("guidance").args[0]) == "eps_hat"
+    assert equal(eps, -b * rhs("guided-score"))
 
 
 def nested_guidance() -> None:
@@ -654,7 +802,10 @@ def bits() -> None:
 PROOFS: dict[str, Callable[[], None]] = {
     "data-form": integral_forms, "noise-form": integral_forms, "stride": stride_proof, "stride-up": stride_proof, "repaint": repaint,
     "inversion": inversion, "slerp": slerp_proof, "v-flow": v_flow, "change-of-variables": change_of_variables,
-    "hutchinson": hutchinson, "bits": bits,
+    "hutchinson": hutchinson, "bits": bits, "alpha-bar-step": alpha_bar_step, "average-of-ways": average_of_ways, "turned-round": turned_round,
+    "squared-distance": squared_distance, "eps-from-v": eps_from_v_proof, "x0-guess": x0_guess, "x0-estimate": x0_estimate,
+    "stride-variance": stride_variance, "score-of-one": score_of_one, "blurred": blurred, "carried": carried, "data-ode": data_ode,
+    "held-fixed": held_fixed,
     "scaled-noise": scaled_noise, "forward-draw": forward_draw, "two-steps": two_steps, "sum-of-normals": sum_of_normals,
     "two-variances": two_variances, "closed-form": closed_form, "marginal": marginal, "bayes": bayes, "exponent": exponent,
     "square": square, "square-coefficient": square_coefficient, "linear-coefficient": linear_coefficient,
@@ -663,8 +814,8 @@ PROOFS: dict[str, Callable[[], None]] = {
     "jensen": jensen, "bound-product": bound_product, "bound": bound, "bound-step": bound,
     "bound-ends": bound, "kl": kl, "model-mean": model_mean, "step-weight": step_weight, "x0-from-v": x0_from_v,
     "last-step": last_step, "score": score, "ddim-family": ddim_family, "ddim": ddim, "euler": euler, "ode": ode,
-    "exponential-step": exponential_step, "second-order": second_order, "guided-density": guided_density,
-    "guidance": guided_density, "nested-guidance": nested_guidance, "classifier-guidance": classifier_guidance, "frechet": frechet,
+    "exponential-step": exponential_step, "second-order": second_order, "guided-density": guided_score, "guided-score": guided_score, "certainty": certainty,
+    "guidance": guidance, "nested-guidance": nested_guidance, "classifier-guidance": classifier_guidance, "frechet": frechet,
 }  # fmt: skip
 DEFINITIONS = {
     "forward-step", "alpha", "alpha-bar", "snr", "model", "simple-loss", "v", "ancestral", "half-log-snr", "kernel", "kernel-distance", "kl-definition",
@@ -780,6 +931,15 @@ def second_order_step() -> torch.Tensor:
     return extrapolated(Says(), now, [last], c)
 
 
+def strided_variance() -> torch.Tensor:
+    """The square of what stands before z in a stride of DDIM with eta = 1."""
+    ends = [
+        DDIM(eta=1).step(Says(), tensor("x[t]"), TIME, EARLIER, lambda z=z: torch.full((1, 1), z))[0]
+        for z in (0.0, 1.0)
+    ]
+    return (ends[1] - ends[0]) ** 2
+
+
 class Guesses(torch.nn.Module):
     """A denoiser in training whose output is always 0.4 - 0.7."""
 
@@ -833,6 +993,9 @@ COMPUTED: dict[str, Callable[[], torch.Tensor]] = {
     "kl": lambda: kl_divergence(number("mu_1"), 2 * number("sigma_1").log(), number("mu_2"), 2 * number("sigma_2").log()),
     "v": lambda: v_from_x_0_and_eps(tensor("x[0]"), tensor("eps"), A, B),
     "x0-from-v": lambda: x_0_from_v(tensor("x[t]"), tensor("v"), A, B),
+    "eps-from-v": lambda: eps_from_v(tensor("x[t]"), tensor("v"), A, B),
+    "x0-estimate": lambda: x_0_from_eps(tensor("x[t]"), tensor("eps_hat"), A, B),
+    "stride-variance": strided_variance,
     "step-weight": weighted_by_the_bound,
     "simple-loss": simple_loss,
     "ancestral": lambda: step_of(Ancestral(), TIME, BEFORE_T),
@@ -931,9 +1094,83 @@ STATED = {
     "bound-step": "L[t - 1] = E(q, KL(q(given(x[t - 1], (x[t], x[0]))), p_theta(given(x[t - 1], x[t]))))",
     "bound-ends": "L[0] + L[T] = E(q, KL(q(given(x[T], x[0])), p(x[T])) - log(p_theta(given(x[0], x[1]))))",
     "ancestral": "x[t - 1]",
+    "forward-draw": "x[t]",
+    "alpha": "alpha[t]",
+    "two-steps": "x[t]",
+    "alpha-bar": "alpha_bar[t]",
+    "alpha-bar-step": "alpha_bar[t]",
+    "closed-form": "x[t]",
+    "marginal": "q(given(x[t], x[0]))",
+    "snr": "SNR[t]",
+    "posterior-variance": "beta_tilde[t]",
+    "posterior-mean": "mu_tilde[t]",
+    "x0-from-eps": "x[0]",
+    "mean-from-eps": "mu_tilde[t]",
+    "best-guess": "eps_star(x[t], t) = E(q, given(eps, x[t]))",
+    "kl-definition": "KL(p, q) = E(p, log(p/q))",
+    "kl": "KL(N(mu_1, sigma_1**2), N(mu_2, sigma_2**2))",
+    "model-mean": "mu_theta(x[t], t)",
+    "simple-loss": "L_simple",
+    "v": "v",
+    "x0-from-v": "x[0]",
+    "eps-from-v": "eps",
+    "score": "grad(x[t], log(q(x[t]))) = -E(q, given(eps, x[t]))/sqrt(1 - alpha_bar[t])",
+    "ddim-family": "x[s]",
+    "ddim": "x[s]",
+    "half-log-snr": "lambda_[t]",
+    "exponential-step": "x[s]",
+    "second-order": "x_hat[m]",
+    "data-form": "x[s]",
+    "noise-form": "x[s]",
+    "learned-variance": "log(sigma[t]**2)",
+    "adaptive-error": "error",
+    "stride": "beta",
+    "stride-up": "x[t]",
+    "repaint": "x[s]",
+    "inversion": "x[s]",
+    "slerp": "z",
+    "change-of-variables": "log(p(x[0]))",
+    "dequantized": "x",
+    "bits": "bits",
+    "nested-guidance": "eps_hat",
+    "classifier-guidance": "eps_hat",
+    "frechet": "d**2",
+    "kernel": "k(x, y)",
+    "kernel-distance": "d**2",
 }
-"""How these begin, as SymPy has them: the densities and terms that the proofs of `bound` and of the densities compute by name."""
+"""How these begin, as SymPy has them: what the proof, which is about the right side, is a proof of."""
 SYMMETRIC = {("sum-of-normals", 0), ("ddim-family", 0)}  # + and - noise are distributed alike
+
+
+def known_by_name() -> dict[Any, Any]:
+    """What `NAMED` and the formulas say of each name that an aside may hold."""
+    named = [each for each in map(sym, NAMED) if isinstance(each, sympy.Eq) and each.args[0].is_Symbol]
+    return {each.args[0]: each.args[1] for each in named} | {
+        symbol("x"): sym("a*x[0] + b*eps"), symbol("x[t]"): rhs("closed-form"), symbol("x_hat[0]"): rhs("x0-estimate"),
+        symbol("lambda_[t]"): rhs("half-log-snr"), symbol("beta_tilde[t]"): rhs("posterior-variance"),
+        symbol("alpha_bar[1]"): sym("alpha[1]*alpha_bar[0]"),
+    }  # fmt: skip
+
+
+def follows(source: str) -> bool:
+    """Whether both sides are the same once all names are put in."""
+    left, right = to_sympy(source).args
+    difference = left - right
+    for _ in range(4):
+        difference = difference.subs(known_by_name())
+    return equal(in_alpha(difference), sympy.Integer(0))
+
+
+@pytest.mark.parametrize("source", ASIDES)
+def test_what_sentences_say_by_the_way(source):
+    assert follows(source)
+    assert not any(follows(wrong) for wrong in flipped(source))
+
+
+def test_a_name_is_given_once():
+    names = [source.split(" == ")[0].split(" is ")[0] for source in NAMED]
+    assert len(set(names) - {"z"}) == len(names) - 2  # z is a noise on one page and a draw on another
+    assert len({to_sentence(source) for source in NAMED + ASIDES}) == len(NAMED + ASIDES)
 
 
 @pytest.mark.parametrize("label", STATED)
@@ -954,6 +1191,16 @@ def holds(label: str) -> bool:
     except Exception:  # a formula that cannot even be read is wrong too
         return False
     return True
+
+
+@pytest.mark.parametrize("label", FORMULAS)
+def test_another_left_side_is_noticed(label, monkeypatch):
+    """No proof looks at the right side alone."""
+    tree = ast.parse(FORMULAS[label].source, mode="eval").body
+    assert isinstance(tree, ast.Compare)
+    tree.left = ast.Name("other")
+    monkeypatch.setitem(FORMULAS, label, dataclasses.replace(FORMULAS[label], source=ast.unparse(tree)))
+    assert not holds(label)
 
 
 FLIPPED = [

@@ -48,6 +48,7 @@ _ALL = [
         "two-variances", "alpha[t]*(1 - alpha[t-1]) + 1 - alpha[t] == 1 - alpha[t]*alpha[t-1]", "gaussian.stride_beta"
     ),
     Formula("alpha-bar", "alpha_bar[t] == prod_(s, 1, t, alpha[s])", "schedule.TableSchedule"),
+    Formula("alpha-bar-step", "alpha_bar[t] == alpha[t]*alpha_bar[t-1]", "schedule.TableSchedule"),
     Formula("closed-form", f"x[t] == {NOISED}", "gaussian.diffuse"),
     Formula("marginal", "q(x[t] | x[0]) == N(x[t], sqrt(alpha_bar[t])*x[0], (1 - alpha_bar[t])*I)", "gaussian.diffuse"),
     Formula("snr", "SNR[t] == alpha_bar[t]/(1 - alpha_bar[t])", "schedule.Schedule.snr"),
@@ -118,8 +119,18 @@ _ALL = [
         "samplers.ancestral.Ancestral",
     ),
     Formula(
+        "average-of-ways",
+        "p_theta(x[0]) == E(q, p_theta(x['0:T'])/q(x['1:T'] | x[0]))",
+        "evaluation.likelihood.variational_bound",
+    ),
+    Formula(
         "jensen",
         "-log(p_theta(x[0])) <= E(q, -log(p_theta(x['0:T'])/q(x['1:T'] | x[0])))",
+        "evaluation.likelihood.variational_bound",
+    ),
+    Formula(
+        "turned-round",
+        "q(x[t] | x[t-1]) == q(x[t-1] | (x[t], x[0]))*q(x[t] | x[0])/q(x[t-1] | x[0])",
         "evaluation.likelihood.variational_bound",
     ),
     Formula(
@@ -145,6 +156,11 @@ _ALL = [
     ),
     Formula("kl-definition", "KL(p, q) == E(p, log(p/q))", "gaussian.kl_divergence"),
     Formula(
+        "squared-distance",
+        "E(N(mu_1, sigma_1**2), (x - mu_2)**2) == sigma_1**2 + (mu_1 - mu_2)**2",
+        "gaussian.kl_divergence",
+    ),
+    Formula(
         "kl",
         "KL(N(mu_1, sigma_1**2), N(mu_2, sigma_2**2))"
         " == log(sigma_2/sigma_1) + (sigma_1**2 + (mu_1 - mu_2)**2)/(2*sigma_2**2) - 1/2",
@@ -164,10 +180,21 @@ _ALL = [
     Formula("simple-loss", "L_simple == E((t, x[0], eps), norm(eps - eps_theta(x[t], t))**2)", "loss.denoising_loss"),
     Formula("v", "v == sqrt(alpha_bar[t])*eps - sqrt(1 - alpha_bar[t])*x[0]", "parameterization.v_from_x_0_and_eps"),
     Formula("x0-from-v", "x[0] == sqrt(alpha_bar[t])*x[t] - sqrt(1 - alpha_bar[t])*v", "parameterization.x_0_from_v"),
+    Formula(
+        "eps-from-v", "eps == sqrt(1 - alpha_bar[t])*x[t] + sqrt(alpha_bar[t])*v", "parameterization.eps_from_v"
+    ),
     # sampling
     Formula("ancestral", "x[t-1] == mu_theta(x[t], t) + sigma[t]*z", "samplers.ancestral.Ancestral"),
+    Formula(
+        "x0-guess",
+        "x_hat[0](x[t]) == (x[t] - sqrt(1 - alpha_bar[t])*eps_theta(x[t], t))/sqrt(alpha_bar[t])",
+        "parameterization.x_0_from_eps",
+    ),
     Formula("last-step", "x[0] == x_hat[0](x[1])", "samplers.ancestral.Ancestral"),
     # fast samplers
+    Formula("x0-estimate", "x_hat[0] == (x[t] - b[t]*eps_hat)/a[t]", "parameterization.x_0_from_eps"),
+    Formula("stride-variance", "sigma**2 == b[s]**2/b[t]**2*(1 - a[t]**2/a[s]**2)", "samplers.ddim.DDIM"),
+    Formula("score-of-one", "grad(x[t], log(q(x[t] | x[0]))) == -eps/b[t]", "guidance.ClassifierGuided"),
     Formula("score", "grad(x[t], log(q(x[t]))) == -E(q, eps | x[t])/sqrt(1 - alpha_bar[t])", "guidance.ClassifierGuided"),
     Formula(
         "ddim-family",
@@ -177,6 +204,14 @@ _ALL = [
     Formula("ddim", "x[s] == a[s]*x_hat[0] + b[s]*eps_hat", "samplers.coordinates.jump"),
     Formula("euler", "x[s]/a[s] == x[t]/a[t] + (b[s]/a[s] - b[t]/a[t])*eps_hat", "samplers.euler.Euler"),
     Formula("ode", "d_(x[t]/a[t]) == eps_hat*d_(b[t]/a[t])", "samplers.euler.Euler"),
+    Formula("blurred", "partial(sigma, p) == sigma*laplace(p)", "samplers.euler.Euler"),
+    Formula("carried", "partial(sigma, p) == div(sigma*p*grad(y, log(p)))", "samplers.euler.Euler"),
+    Formula("data-ode", "d_(x[t]/b[t]) == x_hat[0]*d_(a[t]/b[t])", "samplers.coordinates.data_step"),
+    Formula(
+        "held-fixed",
+        "x[s]/b[s] - x[t]/b[t] == (exp(lambda_[s]) - exp(lambda_[t]))*x_hat[0]",
+        "samplers.coordinates.data_step",
+    ),
     Formula("half-log-snr", "lambda_[t] == log(a[t]/b[t])", "samplers.coordinates.half_log_snr"),
     Formula("exponential-step", "x[s] == b[s]/b[t]*x[t] - a[s]*(exp(-h) - 1)*x_hat[0]", "samplers.coordinates.data_step"),
     Formula(
@@ -225,7 +260,9 @@ _ALL = [
     Formula("dequantized", "x == x[0] + (u - 1/2)*(2/255)", "evaluation.likelihood.dequantized"),
     Formula("bits", "bits == log(255/2)/log(2) - log(p(x))/(D*log(2))", "evaluation.likelihood.bits_per_dimension"),
     # conditions and guidance
+    Formula("certainty", "log(p(y | x)) == log(p(x | y)) - log(p(x)) + log(p(y))", "guidance.Guided"),
     Formula("guided-density", "p_w(x | y) in p(x)*p(y | x)**w", "guidance.Guided"),
+    Formula("guided-score", "grad(x, log(p_w(x | y))) == s + w*(s_y - s)", "guidance.Guided"),
     Formula("guidance", "eps_hat == u + w*(c - u)", "guidance.Guided"),
     Formula("nested-guidance", "eps_hat == u + w_1*(c_1 - u) + w_2*(c_12 - c_1)", "guidance.Guided"),
     Formula(
@@ -246,3 +283,20 @@ _ALL = [
     ),
 ]  # fmt: skip
 FORMULAS = {formula.label: formula for formula in _ALL}
+NAMED = [
+    "eps is N(0, I)", "z == mu + sigma*eps", "alpha_bar[0] == 1", "p(x[T]) == N(0, I)", "x[T] is N(0, I)", "z is N(0, I)",
+    "a[t] == sqrt(alpha_bar[t])", "b[t] == sqrt(1 - alpha_bar[t])", "eps_hat == eps_theta(x[t], t)", "y == x/a", "sigma == b/a",
+    "h == lambda_[s] - lambda_[t]", "r == (lambda_[t] - lambda_[u])/h", "u == eps_theta(x[t], t)", "c == eps_theta(x[t], t, y)",
+    "s == grad(x, log(p(x)))", "s_y == grad(x, log(p(x | y)))", "k == w - 1",
+]  # fmt: skip
+"""Names that the sentences of the pages give to something."""
+ASIDES = [
+    "eps == (z - mu)/sigma", "(1 - beta[t])*1 + beta[t] == 1", "1 - alpha[t] == beta[t]",
+    "(alpha[t] - alpha_bar[t] + 1 - alpha[t])/((1 - alpha[t])*(1 - alpha_bar[t-1])) == 1/beta_tilde[t]",
+    "sqrt(alpha_bar[t-1]/alpha_bar[t]) == 1/sqrt(alpha[t])", "alpha[t] - alpha_bar[t] + beta[t] == 1 - alpha_bar[t]",
+    "(alpha[t]*(1 - alpha_bar[t-1]) + beta[t])/(sqrt(alpha[t])*(1 - alpha_bar[t])) == 1/sqrt(alpha[t])",
+    "alpha_bar[t] + 1 - alpha_bar[t] == 1", "(1 - alpha[1])/(1 - alpha_bar[1]) == 1", "x[t] == a[t]*x[0] + b[t]*eps",
+    "y == x[0] + sigma*eps", "eps_hat == (x[t] - a[t]*x_hat[0])/b[t]",
+    "a[t]/b[t] == exp(lambda_[t])", "(1 + k)*c - k*u == u + w*(c - u)",
+]  # fmt: skip
+"""Steps that the sentences of the pages take by the way: true by the formulas and names above."""

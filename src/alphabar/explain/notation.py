@@ -3,6 +3,7 @@
 A formula is an expression of Python's grammar, read but never run: `x[t] == sqrt(alpha_bar[t])*x[0] + sqrt(1 - alpha_bar[t])*eps`.
 Square brackets are indices, `|` is "given". Relations: `==` is =, `is` is "distributed as", `in` is "proportional to", `<=` as
 it stands. `N(m, v)` is a normal distribution, `N(x, m, v)` its density at x, `E(over, f)` an expectation, `norm(f)` a Euclidean length, `grad(x, f)` a gradient,
+`partial(s, f)` a partial derivative by s, `laplace(f)` the sum of second derivatives,
 `sum_(k, m, n, f)`, `prod_(k, m, n, f)` and `int_(k, m, n, f)` run over k from m to n. Imports no torch, and SymPy only for the proofs.
 """
 
@@ -197,6 +198,8 @@ class Latex(Writer):
         ("abs", 1): Form(r"\left| {0} \right|"),
         ("int_", 4): Form(r"\int_{{{1}}}^{{{2}}} {3}\, \mathrm{{d}}{0}", SIGNED, MULTIPLIED),
         ("grad", 2): Form(r"\nabla_{{{0}}} {1}", SIGNED, SIGNED),
+        ("partial", 2): Form(r"\frac{{\partial {1}}}{{\partial {0}}}", SIGNED, ATOM),
+        ("laplace", 1): Form(r"\nabla^2 {0}", SIGNED, ATOM),
         ("sum_", 4): Form(r"\sum_{{{0}={1}}}^{{{2}}} {3}", ADDED, ADDED),
         ("prod_", 4): Form(r"\prod_{{{0}={1}}}^{{{2}}} {3}", SIGNED, SIGNED),
     }
@@ -221,6 +224,18 @@ class Latex(Writer):
         return Written(f"{self.within(node.left, ATOM)}^{{{self.write(node.right)}}}", RAISED)
 
 
+class InSentence(Latex):
+    """For the sentences of the pages: as high as a line of text."""
+
+    def bracket(self, text: str) -> str:
+        """Parentheses that do not grow."""
+        return f"({text})"
+
+    def fraction(self, node: ast.BinOp) -> Written:
+        """On one line."""
+        return Written(f"{self.within(node.left, MULTIPLIED)} / {self.within(node.right, SIGNED)}", DIVIDED)
+
+
 class Unicode(Writer):
     """For the terminal."""
 
@@ -229,14 +244,21 @@ class Unicode(Writer):
         ("sqrt", 1): Form("√{0}", ATOM, ATOM),
         ("norm", 1): Form("‖{0}‖"),
         ("N", 3): Form("N({0}; {1}, {2})"),
-        ("E", 2): Form("E[{1}]"),
         ("KL", 2): Form("KL({0} ‖ {1})"),
         ("abs", 1): Form("|{0}|"),
         ("int_", 4): Form("∫[{0}={1}..{2}] {3} d{0}", SIGNED, MULTIPLIED),
         ("grad", 2): Form("∇{0} {1}", SIGNED, SIGNED),
+        ("partial", 2): Form("∂{1}/∂{0}", DIVIDED, ATOM),
+        ("laplace", 1): Form("∇²{0}", SIGNED, ATOM),
         ("sum_", 4): Form("Σ[{0}={1}..{2}] {3}", ADDED, ADDED),
         ("prod_", 4): Form("Π[{0}={1}..{2}] {3}", SIGNED, SIGNED),
     }
+
+    def call(self, name: str, args: list[ast.expr]) -> Written:
+        """A function of its arguments; over what an expectation runs is an index."""
+        if name == "E":
+            return Written(f"{self.index('E', self.write(args[0]))}[{self.write(args[1])}]")
+        return super().call(name, args)
 
     def index(self, text: str, index: str) -> str:
         """Small signs below the line, or _ where there are none."""
@@ -263,6 +285,11 @@ class Unicode(Writer):
 def to_latex(source: str) -> str:
     """As LaTeX, without dollar signs."""
     return Latex().write(parse(source))
+
+
+def to_sentence(source: str) -> str:
+    """As LaTeX for a sentence, without dollar signs."""
+    return InSentence().write(parse(source))
 
 
 def to_unicode(source: str) -> str:
