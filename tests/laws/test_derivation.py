@@ -39,6 +39,7 @@ from alphabar.gaussian import (  # noqa: E402
 )
 from alphabar.guidance import ClassifierGuided, Guided  # noqa: E402
 from alphabar.loss import bound_weight, denoising_loss  # noqa: E402
+from alphabar.networks.layers import sinusoidal_embedding  # noqa: E402
 from alphabar.parameterization import Prediction, eps_from_v, v_from_x_0_and_eps, x_0_from_eps, x_0_from_v  # noqa: E402
 from alphabar.randomness import uniform  # noqa: E402
 from alphabar.samplers.adaptive import Adaptive  # noqa: E402
@@ -819,7 +820,7 @@ PROOFS: dict[str, Callable[[], None]] = {
 }  # fmt: skip
 DEFINITIONS = {
     "forward-step", "alpha", "alpha-bar", "snr", "model", "simple-loss", "v", "ancestral", "half-log-snr", "kernel", "kernel-distance", "kl-definition",
-    "learned-variance", "adaptive-error", "dequantized",
+    "learned-variance", "adaptive-error", "dequantized", "time-embedding",
 }  # fmt: skip
 """What is laid down, not proved: held by the function that computes it, below."""
 
@@ -1019,6 +1020,7 @@ COMPUTED: dict[str, Callable[[], torch.Tensor]] = {
     "slerp": lambda: slerp(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]]), torch.tensor([VALUES["r"]]))[0, 1],
     "dequantized": lambda: dequantized(tensor("x[0]"), seed=3),
     "bits": lambda: bits_per_dimension(number("log_p"), 2),
+    "time-embedding": lambda: sinusoidal_embedding(torch.tensor([11.0]), 8)[0, 2],
 }  # fmt: skip
 
 
@@ -1027,6 +1029,7 @@ OWN_VALUES: dict[str, dict[str, float]] = {
     "slerp": {"z[1]": 0.0, "z[2]": 2.0, "w": math.pi / 2},
     "dequantized": {"u": float(uniform([1], 3, "dequantize", 0))},
     "bits": {"D": 2.0},
+    "time-embedding": {"k": 11.0, "i": 2.0, "d": 8.0},
 }
 
 
@@ -1132,6 +1135,7 @@ STATED = {
     "change-of-variables": "log(p(x[0]))",
     "dequantized": "x",
     "bits": "bits",
+    "time-embedding": "e[i]",
     "nested-guidance": "eps_hat",
     "classifier-guidance": "eps_hat",
     "frechet": "d**2",

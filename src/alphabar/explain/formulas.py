@@ -270,6 +270,8 @@ _ALL = [
         "eps_hat == eps_theta(x[t], t) - w*sqrt(1 - alpha_bar[t])*grad(x[t], log(p(y | x[t])))",
         "guidance.ClassifierGuided",
     ),
+    # network
+    Formula("time-embedding", "e[i] == sin(k*10000**(-i/(d/2 - 1)))", "networks.layers.sinusoidal_embedding"),
     # evaluation
     Formula(
         "frechet",

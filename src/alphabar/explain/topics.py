@@ -84,6 +84,16 @@ def step_numbers(schedule: TableSchedule, t: int) -> Numbers:
     }
 
 
+def embedding_numbers(schedule: TableSchedule, t: int) -> Numbers:
+    """The first of the numbers that tell the network which step it is, of 128."""
+    import torch
+
+    from ..networks.layers import sinusoidal_embedding
+
+    first = sinusoidal_embedding(torch.tensor([t - 1.0]), 128)[0, :4].tolist()
+    return {"k": t - 1} | {f"e{sign}": value for sign, value in zip("₀₁₂₃", first, strict=True)}
+
+
 TOPICS: dict[str, Topic] = {
     "forward": Topic(
         {"en": "Adding noise", "zh": "加噪"},
@@ -161,6 +171,39 @@ TOPICS: dict[str, Topic] = {
         },
         ["guidance", "guided-density", "classifier-guidance"],
         "guidance.md",
+        snr_numbers,
+    ),
+    "network": Topic(
+        {"en": "The network", "zh": "网络"},
+        {
+            "en": "A U-Net: from picture and time to a picture of the same size. At the bottom each place sees the whole, which decides the form;\n"
+            "skip connections carry the detail past it. The time reaches every block as sines and cosines of many frequencies.",
+            "zh": "一个 U-Net：由图片和时间得到同样大小的图片。在底部每个位置都看到整张图片，由此决定形状；跳跃连接把细节从旁边送过去。\n时间先变成许多频率的正弦和余弦，再送到每一个块。",
+        },
+        ["time-embedding"],
+        "network.md",
+        embedding_numbers,
+    ),
+    "conditions": Topic(
+        {"en": "Saying what to make", "zh": "说明要生成什么"},
+        {
+            "en": "A class, a text, a semantic map or a picture goes through an encoder that is trained along with the network. Each is hidden now\n"
+            "and then in training, so one model works with and without it; guidance makes use of the difference.",
+            "zh": "类别、文字、语义图或图片先经过编码器，它与网络一起训练。训练中每个条件不时被藏起来，\n于是同一个模型有没有条件都能用；引导利用的正是两者之差。",
+        },
+        ["certainty", "guidance"],
+        "conditions.md",
+        lambda schedule, t: {},
+    ),
+    "how-long": Topic(
+        {"en": "How long to train, and what goes wrong", "zh": "训练多久，哪里会出错"},
+        {
+            "en": "Look at the filmstrip: blurs first, then outlines, then detail. The loss hardly falls after the first minutes, as most of it is\n"
+            "noise that nobody can guess. If the held-out loss rises while the other falls, the pictures are learned by heart.",
+            "zh": "看胶片图：先是模糊的团块，再是轮廓，最后是细节。头几分钟之后损失几乎不再下降，因为其中大部分是谁也猜不到的噪声。\n如果训练损失下降而留出损失上升，就是在死记硬背。",
+        },
+        ["simple-loss", "snr"],
+        "training.md",
         snr_numbers,
     ),
     "evaluation": Topic(
