@@ -79,13 +79,19 @@ def test_kernel_distance_of_gaussians_is_its_closed_form():
 
 
 def test_kernel_distance_of_two_halves_is_zero_within_its_error():
-    """Over 60 splits: unbiased, and the error is as large as the values spread."""
-    found = [kernel_distance(*normal(400, 8, seed).split(200)) for seed in range(60)]
+    """Over 100 splits: unbiased, and the error is as large as the values spread."""
+    found = [kernel_distance(*normal(400, 8, seed).split(200)) for seed in range(100)]
     values, errors = np.array(found).T
     spread = values.std()
-    assert abs(values.mean()) < 4 * spread / 60**0.5
-    assert 0.6 < np.median(errors) / spread < 1.7
+    assert abs(values.mean()) < 4 * spread / 100**0.5
+    assert 0.8 < np.median(errors) / spread < 1.3
     assert (values < 0).any()
+
+
+def test_the_error_of_the_kernel_distance_is_how_far_it_spreads_where_sets_differ():
+    found = [kernel_distance(normal(200, 8, 2 * seed), normal(200, 8, 2 * seed + 1) + 0.2) for seed in range(100)]
+    values, errors = np.array(found).T
+    assert 0.8 < np.median(errors) / values.std() < 1.3
 
 
 def test_kernel_distance_in_pieces_is_the_same(monkeypatch):
