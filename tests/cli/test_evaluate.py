@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 
+from alphabar.cli.evaluate import beside
 from alphabar.evaluation.run_evaluation import own_size
 from alphabar.images import save_png
 
@@ -244,3 +245,10 @@ def test_what_no_extractor_can_be_made_of(alphabar, place, tmp_path):
     code, _, error = alphabar("extractor", place / "data.npz", "--out", tmp_path / "x.pt")
     assert code == 2
     assert "--out takes the path of a .safetensors file" in error
+
+
+def test_a_folder_and_a_file_of_one_name_have_reports_of_their_own(tmp_path):
+    (tmp_path / "some").mkdir()
+    assert beside(tmp_path / "some").name == "some-evaluation"
+    assert beside(tmp_path / "some.npy").name == "some.npy-evaluation"
+    assert beside(tmp_path / "other.npy").name == "other-evaluation"

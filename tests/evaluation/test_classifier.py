@@ -98,6 +98,28 @@ def test_what_cannot_be_trained_on_or_read(made, tmp_path):
         with pytest.raises(ConfigurationError, match="no extractor of alphabar"):
             load_classifier(path)
     save_classifier(made, path)
-    path.write_bytes(path.read_bytes()[:-9])
+    whole = path.read_bytes()
+    for place in (len(whole) // 2, len(whole) - 3):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 64]) + whole[place + 1 :])
+        with pytest.raises(ConfigurationError, match="is damaged"):
+            load_classifier(path)
+    path.write_bytes(whole[:-9])
     with pytest.raises(ConfigurationError, match="no extractor of alphabar"):
         load_classifier(path)
+
+
+def test_the_same_extractor_is_the_same_file(made, tmp_path):
+    for name in "ab":
+        save_classifier(made, tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    again = load_classifier(tmp_path / "a")
+    save_classifier(again, tmp_path / "c")
+    assert (tmp_path / "c").read_bytes() == (tmp_path / "a").read_bytes()
+
+
+def test_files_of_earlier_versions_are_read():
+    """The extractor of the benchmarks has two keys and no check sum."""
+    assert (
+        load_classifier(Path(__file__).parents[2] / "benchmarks" / "data" / "fashion.safetensors").hash
+        == "f9c04a4a9b14"
+    )

@@ -6,6 +6,7 @@ import copy
 import ctypes
 import math
 import platform
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,9 +39,30 @@ def leaf(*shape, mean=0.0, dtype=torch.float32, seed=0):
     return (x.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else x).requires_grad_()
 
 
+@cache
+def built_for(target: str) -> ctypes.CDLL:
+    """The kernels for another processor."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "TARGETS", ([target, "-fopenmp"],))
+        return native.load()
+
+
+@pytest.fixture(params=["-march=native", "-march=x86-64", "-march=haswell"])
+def processor(request, monkeypatch):
+    """The kernels built for this processor, and for older ones, which take other widths and no products of bfloat16."""
+    if request.param != "-march=native":
+        if platform.machine() != "x86_64":
+            pytest.skip("another kind of processor")
+        if request.param == "-march=haswell" and "avx2" not in Path("/proc/cpuinfo").read_text():
+            pytest.skip("an older processor")
+        older = built_for(request.param)
+        monkeypatch.setattr(native, "library", lambda: older)
+    return request.param
+
+
 @pytest.mark.parametrize("dtype", PRECISION)
 @pytest.mark.parametrize("silu", [True, False])
-def test_fused_group_norm_is_group_norm_with_its_gradients(dtype, silu):
+def test_fused_group_norm_is_group_norm_with_its_gradients(processor, dtype, silu):
     """Against torch's own in float64; gain, bias and offset by picture and channel."""
     x = leaf(5, 24, 7, 6, mean=3.0, dtype=dtype)
     gain, bias, offset = (leaf(5, 24, seed=i) for i in (1, 2, 3))
@@ -84,23 +106,6 @@ def test_a_convolution_of_the_norm_is_both_one_after_the_other(dtype, with_shift
     for one, a, b in zip(inputs, found, expected, strict=True):
         assert a.dtype == one.dtype
         assert relative(a, b) < 2 * PRECISION[dtype]
-
-
-@pytest.fixture(params=["-march=native", "-march=x86-64", "-march=haswell"])
-def processor(request, monkeypatch, tmp_path_factory):
-    """The kernels built for this processor, and for older ones, which take other widths and no products of bfloat16."""
-    if request.param != "-march=native":
-        if platform.machine() != "x86_64":
-            pytest.skip("another kind of processor")
-        if request.param == "-march=haswell" and "avx2" not in Path("/proc/cpuinfo").read_text():
-            pytest.skip("an older processor")
-        path = tmp_path_factory.mktemp("kernels") / "older.so"
-        monkeypatch.setattr(native, "TARGETS", ([request.param, "-fopenmp"],))
-        native.build(native.find_compiler(), path)
-        older = ctypes.CDLL(str(path))
-        older.winograd_packed_floats.restype = ctypes.c_long
-        monkeypatch.setattr(native, "library", lambda: older)
-    return request.param
 
 
 WAYS = {native.PLAIN: 3, native.DOUBLED: 3, native.SINGLE: 1}  # the taps of each
@@ -256,9 +261,9 @@ def test_a_kept_kernel_follows_its_weight():
 @pytest.fixture
 def loaded_anew():
     """The kernels are looked for again, in the test and after it."""
-    native.library.cache_clear()
+    native.load_once.cache_clear()
     yield
-    native.library.cache_clear()
+    native.load_once.cache_clear()
 
 
 @pytest.mark.usefixtures("loaded_anew")
@@ -276,6 +281,9 @@ def test_without_a_compiler_that_works_the_reason_is_told(monkeypatch, tmp_path,
     with pytest.raises(native.Unavailable, match="no C\\+\\+ compiler" if compiler == "none" else "no such thing"):
         native.library()
     assert not list((tmp_path / "cache").rglob("*.so"))
+    monkeypatch.setattr(native, "find_compiler", lambda: pytest.fail("asked again"))
+    with pytest.raises(native.Unavailable):
+        native.library()
 
 
 @pytest.mark.parametrize("dtype", PRECISION)
@@ -383,7 +391,7 @@ SHAPES = [
 
 @pytest.mark.parametrize("dtype", PRECISION)
 @pytest.mark.parametrize(("n", "heads", "height", "width", "d"), SHAPES)
-def test_fused_attention_is_attention(dtype, n, heads, height, width, d):
+def test_fused_attention_is_attention(processor, dtype, n, heads, height, width, d):
     qkv = leaf(n, 3 * heads * d, height, width, dtype=dtype)
     for found, expected in zip(attended(qkv, heads), attended(qkv, heads, exactly=True), strict=True):
         assert relative(found, expected) < PRECISION[dtype]

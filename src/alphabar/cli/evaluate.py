@@ -82,9 +82,7 @@ def evaluate(
             f"{what} does not exist; give a run folder, a folder of pictures, or a .npy or .npz file"
         )
     run = run_of(what)
-    folder = out or (
-        what if run is not None else what.with_name(f"{what.name if what.is_dir() else what.stem}-evaluation")
-    )
+    folder = out or (what if run is not None else beside(what))
     check_folder(folder)
     chosen = pick_extractor(extractor, inception)
     others = dict[int, "np.ndarray"]()
@@ -142,6 +140,12 @@ def refuse_of_pictures(data: str | None, given: dict[str, object]) -> None:
         raise ConfigurationError(
             "name the real pictures to compare with: --data FOLDER, a .npz or .npy file, or a built-in set"
         )
+
+
+def beside(what: Path) -> Path:
+    """Where the evaluation of pictures goes: NAME-evaluation, without the end of a file's name unless a folder is called so."""
+    shared = what.is_dir() or what.with_suffix("").is_dir()
+    return what.with_name(f"{what.name if shared else what.stem}-evaluation")
 
 
 def read_steps(text: str | None) -> list[int]:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -171,10 +172,11 @@ def digest_of(model: nn.Module) -> str:
 
 
 def save_classifier(extractor: ClassifierExtractor, path: Path) -> None:
-    """Into a safetensors file with its origin and the keys of what it saw."""
+    """Into a safetensors file with its origin and the keys of what it saw. The same extractor gives the same bytes."""
     tensors = {name: tensor.contiguous() for name, tensor in extractor.model.state_dict().items()}
     tensors["seen"] = torch.from_numpy(extractor.seen.view(np.int64))
-    write_bytes(path, save(tensors, {"format": FORMAT, "origin": json.dumps(asdict(extractor.origin))}))
+    told = {"format": FORMAT, "check": check_sum(extractor), "origin": asdict(extractor.origin)}
+    write_bytes(path, save(tensors, {"alphabar": json.dumps(told)}))  # one key, as several are written in any order
 
 
 def load_classifier(path: Path) -> ClassifierExtractor:
@@ -183,13 +185,31 @@ def load_classifier(path: Path) -> ClassifierExtractor:
         with safe_open(str(path), "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if metadata.get("format") != FORMAT:
-            raise ValueError(f"its format is {metadata.get('format')}, expected {FORMAT}")
-        origin, seen = Origin(**json.loads(metadata["origin"])), tensors.pop("seen").numpy().view(np.uint64)
+        told = read_metadata(metadata)
+        origin, seen = Origin(**told["origin"]), tensors.pop("seen").numpy().view(np.uint64)
         model = Classifier(origin.shape[0], len(origin.classes))
         model.load_state_dict(tensors)
+        found = ClassifierExtractor(model, origin, digest_of(model), seen)
+        if told.get("check", check_sum(found)) != check_sum(found):
+            raise ValueError("it is damaged: its content is not what was written")
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ConfigurationError(
             f"{path} is no extractor of alphabar ({str(error).splitlines()[0]}); make one: alphabar extractor DATA --out FILE"
         ) from None
-    return ClassifierExtractor(model, origin, digest_of(model), seen)
+    return found
+
+
+def check_sum(extractor: ClassifierExtractor) -> str:
+    """Twelve hex digits of the weights and of the keys of what they have seen."""
+    return hashlib.sha256(extractor.hash.encode() + extractor.seen.astype("<u8").tobytes()).hexdigest()[:12]
+
+
+def read_metadata(metadata: dict[str, str]) -> dict[str, Any]:
+    """The format, the origin and, but for files of earlier versions, the check sum. Raises ValueError for another format."""
+    if "alphabar" in metadata:
+        told: dict[str, Any] = json.loads(metadata["alphabar"])
+    else:
+        told = {"format": metadata.get("format"), "origin": json.loads(metadata.get("origin", "null"))}
+    if told["format"] != FORMAT:
+        raise ValueError(f"its format is {told['format']}, expected {FORMAT}")
+    return told

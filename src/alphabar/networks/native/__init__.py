@@ -40,9 +40,25 @@ class Unavailable(OSError):
     """The kernels cannot be built here; the message says why."""
 
 
-@cache
 def library() -> ctypes.CDLL:
     """The kernels, built if they are not in the cache. Raises Unavailable."""
+    found = load_once()
+    if isinstance(found, Unavailable):
+        raise found
+    return found
+
+
+@cache
+def load_once() -> ctypes.CDLL | Unavailable:
+    """The kernels, or why there are none: a compiler that failed is not asked again."""
+    try:
+        return load()
+    except Unavailable as error:
+        return error
+
+
+def load() -> ctypes.CDLL:
+    """The kernels for `TARGETS`. Raises Unavailable."""
     compiler = find_compiler()
     key = hashlib.sha256(repr((source_hash(), COMMON, TARGETS, compiler, processor())).encode())
     path = cache_folder() / "kernels" / f"{key.hexdigest()[:16]}.so"
