@@ -88,7 +88,7 @@ def test_formulas_in_sentences_are_the_same_in_both_languages(page):
 
 
 RELATION = re.compile(r"=|\\(sim|propto|approx|le|ge)(?![a-z])|<|>")
-VALUE = re.compile(r"(t|w|\\sigma)(=|\\ge)(\d|T)(,\\dots,1)?")
+VALUE = re.compile(r"(a|t|w|\\sigma)(=|\\ge)(\d|T)(,\\dots,1)?")
 """Which step or weight is spoken of."""
 
 

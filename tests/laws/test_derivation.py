@@ -1150,7 +1150,8 @@ def known_by_name() -> dict[Any, Any]:
     """What `NAMED` and the formulas say of each name that an aside may hold."""
     named = [each for each in map(sym, NAMED) if isinstance(each, sympy.Eq) and each.args[0].is_Symbol]
     return {each.args[0]: each.args[1] for each in named} | {
-        symbol("x"): sym("a*x[0] + b*eps"), symbol("x[t]"): rhs("closed-form"), symbol("x_hat[0]"): rhs("x0-estimate"),
+        symbol("x"): sym("a*x[0] + b*eps"), symbol("x[t]"): rhs("closed-form"), symbol("x_hat[0]"): rhs("x0-estimate"), symbol("v"): rhs("v"),
+        symbol("a"): sym("sqrt(alpha_bar[t])"), symbol("b"): sym("sqrt(1 - alpha_bar[t])"),
         symbol("lambda_[t]"): rhs("half-log-snr"), symbol("beta_tilde[t]"): rhs("posterior-variance"),
         symbol("alpha_bar[1]"): sym("alpha[1]*alpha_bar[0]"),
     }  # fmt: skip

@@ -287,7 +287,7 @@ _ALL = [
 FORMULAS = {formula.label: formula for formula in _ALL}
 NAMED = [
     "eps is N(0, I)", "z == mu + sigma*eps", "alpha_bar[0] == 1", "p(x[T]) == N(0, I)", "x[T] is N(0, I)", "z is N(0, I)",
-    "a[t] == sqrt(alpha_bar[t])", "b[t] == sqrt(1 - alpha_bar[t])", "eps_hat == eps_theta(x[t], t)", "y == x/a", "sigma == b/a",
+    "a[t] == sqrt(alpha_bar[t])", "b[t] == sqrt(1 - alpha_bar[t])", "eps_hat == eps_theta(x[t], t)", "y == x/a", "sigma == b/a", "phi == arctan(sigma)",
     "h == lambda_[s] - lambda_[t]", "r == (lambda_[t] - lambda_[u])/h", "u == eps_theta(x[t], t)", "c == eps_theta(x[t], t, y)",
     "s == grad(x, log(p(x)))", "s_y == grad(x, log(p(x | y)))", "k == w - 1",
 ]  # fmt: skip
@@ -297,7 +297,7 @@ ASIDES = [
     "(alpha[t] - alpha_bar[t] + 1 - alpha[t])/((1 - alpha[t])*(1 - alpha_bar[t-1])) == 1/beta_tilde[t]",
     "sqrt(alpha_bar[t-1]/alpha_bar[t]) == 1/sqrt(alpha[t])", "alpha[t] - alpha_bar[t] + beta[t] == 1 - alpha_bar[t]",
     "(alpha[t]*(1 - alpha_bar[t-1]) + beta[t])/(sqrt(alpha[t])*(1 - alpha_bar[t])) == 1/sqrt(alpha[t])",
-    "alpha_bar[t] + 1 - alpha_bar[t] == 1", "(1 - alpha[1])/(1 - alpha_bar[1]) == 1", "x[t] == a[t]*x[0] + b[t]*eps",
+    "alpha_bar[t] + 1 - alpha_bar[t] == 1", "(1 - alpha[1])/(1 - alpha_bar[1]) == 1", "x[t] == a[t]*x[0] + b[t]*eps", "a[t]**2 + b[t]**2 == 1", "v == a*eps - b*x[0]",
     "y == x[0] + sigma*eps", "eps_hat == (x[t] - a[t]*x_hat[0])/b[t]",
     "a[t]/b[t] == exp(lambda_[t])", "(1 + k)*c - k*u == u + w*(c - u)",
 ]  # fmt: skip

@@ -35,6 +35,7 @@ SYMBOLS: dict[str, tuple[str, str]] = {
     "v_hat": (r"\hat v", "v̂"),
     "u_top": (r"u^\top", "uᵀ"),
     "sin": (r"\sin", "sin"),
+    "arctan": (r"\arctan", "arctan"),
     "div": (r"\mathrm{div}", "div"),
     "rms": (r"\mathrm{rms}", "rms"),
     "max": (r"\max", "max"),
