@@ -130,6 +130,18 @@ def commands(text: str) -> list[list[str]]:
 # --- both languages -----------------------------------------------------------------------------------------------------------
 
 
+NAMES = {"# alphabar", "## ONNX", "## ODE", "## Python"}
+
+
+@pytest.mark.parametrize(
+    "path", [*(DOCS / "zh").glob("*.md"), DOCS.parent / "README.zh.md"], ids=lambda path: path.name
+)
+def test_headings_of_chinese_pages_are_chinese(path):
+    headings = re.findall(r"^#+ [^`\n]*$", without_code(path.read_text(encoding="utf-8")), re.M)
+    assert headings
+    assert [each for each in headings if not re.search(r"[\u4e00-\u9fff]", each) and each not in NAMES] == []
+
+
 def test_each_page_has_its_translation():
     assert sorted(path.name for path in (DOCS / "zh").glob("*.md")) == PAGES
 
