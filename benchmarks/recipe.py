@@ -51,6 +51,7 @@ SLIM = {"network.channels": [16, 32, 64]}
 MUON = {"train.optimizer": "muon", "train.learning_rate": 4e-3}
 TIMES = {"loss.times": "cosine"}
 QUICK = V | SLIM | MUON | TIMES | {"train.warm_up": 50}
+PRESET_QUICK = "v, cosine times, 16-32-64, Muon, warm-up 50"
 WIDE = {"network.channels": [32, 64, 96]}
 PATCHES = {"network.patch": 2, "network.channels": [48, 96], "network.attention": [False, True]}
 
@@ -97,11 +98,22 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "v, cosine times, 16-32-64": V | SLIM | TIMES,
     "v, cosine times, Muon": V | MUON | TIMES,
     "v, cosine times, 16-32-64, Muon": V | SLIM | MUON | TIMES,
-    "v, cosine times, 16-32-64, Muon, warm-up 50": QUICK,
+    PRESET_QUICK: QUICK,
     "v, cosine times, 16-32-64, Muon, warm-up 20": QUICK | {"train.warm_up": 20},
     "v, cosine times, 16-32-64, Muon 8e-3, warm-up 50": QUICK | {"train.learning_rate": 8e-3},
     "v, cosine times, 16-32-64, Muon, warm-up 50, batch 32": QUICK | {"train.batch_size": 32},
     "v, cosine times, 16-32-64, Muon, warm-up 50, batch 48": QUICK | {"train.batch_size": 48},
+    "quick, x_0": QUICK | {"diffusion.prediction": "x_0"},
+    "quick, eps": QUICK | {"diffusion.prediction": "eps"},
+    "quick, even times": QUICK | {"loss.times": "uniform"},
+    "quick, stratified": QUICK | {"loss.times": "stratified"},
+    "quick, importance": QUICK | {"loss.times": "importance"},
+    "quick, AdamW": QUICK | {"train.optimizer": "adamw", "train.learning_rate": 1e-3},
+    "quick, mirrored": QUICK | {"data.flip": True},
+    "quick, two blocks": QUICK | {"network.blocks": 2},
+    "quick, no attention": QUICK | {"network.attention": [False, False, False], "network.middle_attention": False},
+    "quick, patches 48-96": QUICK | PATCHES,
+    "small, warm-up 50": V | MUON | TIMES | {"train.warm_up": 50},
     "v, cosine, 16-32-64": COSINE | SLIM,
     "v, cosine, 16-32-64, batch 32": COSINE | SLIM | {"train.batch_size": 32},
     "v, cosine, min-SNR": COSINE | {"loss.weight": "min_snr"},
@@ -184,7 +196,8 @@ def run(
     """Train, sample and measure each; a line a result into OUT/results.jsonl."""
     judge, seconds = load_extractor(extractor), json.loads((out / "seconds.json").read_text())
     for name in names:
-        costs_as = name if name in seconds or name in PEERS else "v"  # most of our own cost what "v" does
+        alike = PRESET_QUICK if name.startswith("quick") else "v"
+        costs_as = name if name in seconds or name in PEERS else alike  # unless it was timed by itself
         count = round(60 * minutes / seconds[costs_as])
         folder = out / f"{name.replace(' ', '-').replace(',', '')}-{minutes:g}-{seed}"
         if not folder.exists():
@@ -229,7 +242,7 @@ def table(out: Path) -> None:
 
 
 SHOWN = {
-    ("v, cosine times, 16-32-64, Muon, warm-up 50", "auto"): "alphabar, preset quick",
+    (PRESET_QUICK, "auto"): "alphabar, preset quick",
     ("v, cosine times, Muon", "auto"): "alphabar, preset small",
     ("peer", "ddim"): "diffusers, course recipe, DDIM in 50 steps",
     ("peer", "auto"): "the same, sampled by alphabar in 20",

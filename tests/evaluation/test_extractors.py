@@ -101,3 +101,15 @@ def test_features_of_data_are_computed_once(monkeypatch, tmp_path):
         path.write_bytes(path.read_bytes()[:50])  # cut off
     assert torch.equal(features(extractor, pictures(), keep=True), first)
     assert len(calls) == 8
+
+
+@pytest.mark.parametrize("name", ["x.pt", "x.pt2"])
+def test_of_a_damaged_file_one_line_is_said(name, tmp_path, capfd):
+    (tmp_path / name).write_bytes(bytes(range(200)))
+    with pytest.raises(ConfigurationError) as caught:
+        load_extractor(tmp_path / name)
+    said = str(caught.value)
+    assert len(said.splitlines()) == 1
+    assert "no TorchScript or torch.export file" in said
+    assert "internal miniz error" not in said
+    assert capfd.readouterr() == ("", "")

@@ -52,7 +52,7 @@ def read_labels(kind: str, source: Source) -> tuple[np.ndarray | None, list[str]
         lost = [name for name, folder in zip(source.names, source.folders, strict=True) if folder is None]
         if lost:
             raise DataError(
-                f"--class-from folder: {len(lost)} pictures lie in no sub-folder, the first {lost[0]}; move them, or leave --class-from out"
+                f"--class-from folder: {len(lost)} pictures lie in no sub-folder, the first {lost[0]}; move them into some, or name a column of the metadata"
             )
         values = list(source.folders)
     else:

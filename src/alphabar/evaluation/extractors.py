@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import logging
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -67,7 +68,7 @@ def load_extractor(path: Path) -> Extractor:
         return load_classifier(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), quiet("torch.export"):
             warnings.simplefilter("ignore")  # torch's own, of a file that the error speaks of
             if path.suffix.lower() == ".pt2":
                 model = torch.export.load(path).module()
@@ -75,9 +76,20 @@ def load_extractor(path: Path) -> Extractor:
                 model = torch.jit.load(str(path), map_location="cpu").eval()
     except Exception as error:  # both raise many kinds for foreign files
         raise ConfigurationError(
-            f"--extractor: {path} is no TorchScript or torch.export file ({str(error).strip().splitlines()[0]})"
+            f"--extractor: {path} is no TorchScript or torch.export file ({str(error).strip().splitlines()[0].split('. ')[0]})"
         ) from None
     return ScriptExtractor(model, path.name, digest)
+
+
+@contextlib.contextmanager
+def quiet(name: str) -> Iterator[None]:
+    """What is logged under this name is not shown meanwhile."""
+    logger = logging.getLogger(name)
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def pick_extractor(extractor: Path | None, inception: Path | None) -> Extractor:
