@@ -297,3 +297,21 @@ def test_only_long_sampling_measures_its_batch(denoiser, monkeypatch):
     assert not measured
     assert own.fitting_batch(Asked.nothing(2 * few + own.steps)) == 8
     assert len(measured) == 1
+
+
+def test_long_sampling_from_python_chooses_its_kernels(denoiser, monkeypatch):
+    chosen: list[int] = []
+    monkeypatch.setattr("alphabar.pipeline.settle_sampling", lambda denoiser, shape, n, precision: chosen.append(n))
+    monkeypatch.setattr("alphabar.pipeline.fastest_batch", lambda denoiser, shape, most: 64)
+    monkeypatch.setattr("alphabar.pipeline.MANY_EVALUATIONS", 60)
+    own = Pipeline(denoiser, SHAPE).with_settings(steps=3)
+    own.sample(19)
+    assert not chosen
+    own.sample(20)
+    own.sample(30)
+    own.with_settings(steps=4).sample(30)
+    assert chosen == [60, 90, 120]
+    frozen = Pipeline(denoiser, SHAPE).with_settings(steps=3)
+    frozen.freeze()
+    frozen.sample(20)  # weights that were rounded have been settled on
+    assert len(chosen) == 3

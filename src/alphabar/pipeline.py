@@ -29,7 +29,8 @@ from .samplers.grids import time_grid
 from .samplers.methods import Choice, Options, auto_choice, build_sampler
 from .schedule import Time
 from .settings import OPTION_OF, SampleSettings, validate
-from .speed import MANY_EVALUATIONS, fastest_batch
+from .speed import MANY_EVALUATIONS, fastest_batch, settle_sampling
+from .speed import Choice as ChosenWay
 
 DEFAULT_STEPS = 50
 STEPS_OF = {"ancestral": 250, "adaptive": 10}  # where the default is another
@@ -81,14 +82,21 @@ class Pipeline:
         self.settings = settings or SampleSettings()
         self.record = {"alphabar": __version__} | (record or {})
         self.background = background  # behind pictures with transparency, as in training
+        self.settled = False  # whether the way to compute was chosen, which rounded weights no longer allow
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.denoiser.parameters()).device
 
+    def settle(self, asked: Asked, precision: str | None = None) -> ChosenWay | None:
+        """Choose how the network is computed for this work (`speed.settle_sampling`); None if nothing had to be measured."""
+        self.settled = True
+        return settle_sampling(self.denoiser, self.shape, self._evaluations(asked), precision)
+
     def freeze(self) -> None:
         """Round the weights of products once to the precision in which they are used, not at every call. Only for sampling."""
+        self.settled = True
         for part in self.denoiser.network.modules():
             if isinstance(part, torch.nn.Conv2d | torch.nn.Linear) and self.denoiser.precision != torch.float32:
                 part.to(self.denoiser.precision)
@@ -113,7 +121,9 @@ class Pipeline:
         if isinstance(settings.guidance, dict):
             for name in settings.guidance:
                 self._check_condition(name)
-        return Pipeline(self.denoiser, self.shape, settings, self.record, self.background)
+        made = Pipeline(self.denoiser, self.shape, settings, self.record, self.background)
+        made.settled = self.settled
+        return made
 
     @property
     def steps(self) -> int:
@@ -220,7 +230,10 @@ class Pipeline:
         on_state: StateCallback | None = None,
         classifier: Callable[[Tensor, Time], Tensor] | None = None,
     ) -> Iterator[Samples]:
-        """`sample` in batches that fit into memory, each yielded when it is done."""
+        """`sample` in batches that fit into memory, each yielded when it is done.
+
+        For long work the kernels and the batch are the fastest here, by measurement; the pictures are the same but for rounding.
+        """
         if len(self.shape) != 3:
             raise ConfigurationError(
                 f"this model makes points of shape {self.shape}, not pictures; use Pipeline.states from Python"
@@ -228,6 +241,8 @@ class Pipeline:
         if not seeds:
             raise ConfigurationError("there is nothing to make: give n >= 1, or at least one seed")
         asked = asked or self.ask(len(seeds), {})
+        if not self.settled and self._evaluations(asked) >= MANY_EVALUATIONS:
+            self.settle(asked)
         batch = batch or self.fitting_batch(asked)
         for start in range(0, len(seeds), batch):
             part = slice(start, start + batch)
@@ -324,11 +339,14 @@ class Pipeline:
         free = available_memory()
         if self.device.type == "cuda":
             free = float(torch.cuda.mem_get_info(self.device)[0])
-        passes = self._passes(asked)
-        per_picture = passes * activation_bytes(self.denoiser, self.shape, self.denoiser.encode({}, 1))
+        per_picture = self._passes(asked) * activation_bytes(self.denoiser, self.shape, self.denoiser.encode({}, 1))
         most = int(max(1, min(LARGEST_BATCH, free / 4 // per_picture)))
-        long = len(asked) * self.steps * passes >= MANY_EVALUATIONS
+        long = self._evaluations(asked) >= MANY_EVALUATIONS
         return fastest_batch(self.denoiser, self.shape, most) if long else most
+
+    def _evaluations(self, asked: Asked) -> int:
+        """How many estimates of a picture all of it takes."""
+        return len(asked) * self.steps * self._passes(asked)
 
     def _passes(self, asked: Asked) -> int:
         """How many estimates of a picture guidance takes at a step, inside its interval."""

@@ -69,7 +69,7 @@ def _standard_error(sums: tuple[KernelSums, KernelSums, KernelSums], groups: int
     )  # A_g by least squares, as there is no block of a group with itself
     rest = (blocks - mean - own[:, None] - own) * across
     pairwise = 2 * float(rest.square().sum()) / (groups * (groups - 3)) / groups**2
-    return max(jackknife - pairwise, pairwise) ** 0.5
+    return max(jackknife - pairwise, jackknife / 2) ** 0.5  # at most half of it is too much
 
 
 @dataclass(frozen=True)
