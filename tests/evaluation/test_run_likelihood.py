@@ -118,3 +118,22 @@ def test_a_value_that_is_not_finite_is_an_error_that_names_the_picture(model, re
     measured.ode[3] = float("inf")
     with pytest.raises(NonFiniteError, match=rf"ODE's value of picture {real.data.names[3]} \(and of 1 in all\)"):
         check_finite(measured, real)
+
+
+def test_long_work_takes_the_fastest_kernels_and_gives_the_same(model, real, monkeypatch):
+    plain, asked = measure_likelihood(model, real, FEW), list[int]()
+
+    def settle(denoiser: Denoiser, shape: object, evaluations: int, precision: str) -> None:
+        assert precision == denoiser.precision_name == "float32"
+        asked.append(evaluations)
+        denoiser.use_fused(True)
+
+    monkeypatch.setattr("alphabar.evaluation.run_likelihood.settle_sampling", settle)
+    try:
+        fused = measure_likelihood(model, real, FEW)
+    finally:
+        model.denoiser.use_fused(False)
+    assert asked == [5 * (5 + 6)]
+    torch.testing.assert_close(fused.bound.total, plain.bound.total, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(fused.ode, plain.ode, rtol=1e-4, atol=1e-4)
+    assert (fused.ode != plain.ode).any()

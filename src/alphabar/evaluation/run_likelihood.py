@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import NonFiniteError
 from ..pipeline import Asked, Pipeline
 from ..samplers.clip import Clipped
+from ..speed import settle_sampling
 from .likelihood import Bound, chain_times, check_ode, mean_and_error, ode_bits, variational_bound
 from .pictures import RealPictures
 
@@ -67,6 +68,7 @@ def measure_likelihood(
     steps = len(chain_times(pipeline.denoiser.schedule, options.bound_steps)) - 1
     size = options.batch or min(len(real), pipeline.fitting_batch(Asked({}, [])))
     denoiser, told = pipeline.denoiser.in_float32(), on_step or (lambda what, n: None)
+    settle_sampling(denoiser, pipeline.shape, len(real) * (steps + options.ode_steps), "float32")
     clipped = Clipped(denoiser, pipeline.settings.clip, pipeline.settings.dynamic_quantile)
     bounds, odes = list[Bound](), list[Tensor]()
     for start in range(0, len(real), size):
