@@ -12,10 +12,19 @@ from latex2mathml.converter import convert
 
 ROOT = Path(__file__).parents[1]
 FENCE, CODE = re.compile(r"(^```.*?^```)", re.S | re.M), re.compile(r"(`[^`\n]+`)")
-BLOCK, INLINE = re.compile(r"^\$\$\n(.*?)\n\$\$$", re.S | re.M), re.compile(r"\$([^$\n]+)\$")
+BLOCK, INLINE = re.compile(r"^\$\$\n(.*?)\n\$\$$", re.S | re.M), re.compile(r"\$([^$\n]+)\$([.,;:]?)")
+WIDE = 280  # signs of LaTeX that would not fit into the column
 SOURCE = re.compile(r"\[([^\[\]]+)\]\((?:\.\./\.\./|\.\./(?=snippets/))([^)#]+)\)")
-SIGN = "[\\u3000-\\u303f\\u4e00-\\u9fff\\uff00-\\uffef]"
-BREAK = re.compile(rf"(?<={SIGN})\n(?={SIGN})")  # within a Chinese sentence, where it would become a space
+MARK = "[\\u3000-\\u303f\\uff00-\\uffef]"
+SIGN = f"(?:{MARK}|[\\u4e00-\\u9fff])"
+BREAK = re.compile(rf"(?<={SIGN})\n *(?={SIGN})|(?<={MARK})\n *(?=[A-Za-z0-9`\[$])(?! *\d+\. )")
+"""Within a Chinese sentence, where it would become a space."""
+AMENDED = {
+    "<mi>&#x0007E;</mi>": "<mo>&#x0223C;</mo>",
+    "<mi>;</mi>": '<mo separator="true">;</mo>',
+    "<mi>&#x00064;</mi>": '<mi mathvariant="normal">d</mi>',
+}
+"""What the converter takes for a letter: the sign of "distributed as", a semicolon, the d of a differential."""
 _linked: set[str] = set()
 
 
@@ -33,10 +42,23 @@ def written(text: str, chinese: bool) -> str:
 
 def with_mathml(text: str) -> str:
     """`$$...$$` on lines of its own and `$...$` as MathML."""
-    text = BLOCK.sub(lambda m: f"\n{convert(m[1], display='block')}\n", text)
-    return INLINE.sub(
-        lambda m: f"<span>{convert(m[1])}</span>", text
-    )  # a line that starts with <math> would be a block
+    text = BLOCK.sub(lambda m: f"\n{mathml(m[1], 'block')}\n", text)
+    # A line that starts with <math> would be a block; a full stop stays beside its formula.
+    return INLINE.sub(lambda m: f'<span class="formula">{mathml(m[1])}{m[2]}</span>', text)
+
+
+def mathml(latex: str, display: str = "inline") -> str:
+    """The formula with what the converter leaves out: space around functions, and a minus that is none between two things."""
+    text: str = convert(latex, display=display)
+    for found, better in AMENDED.items():
+        text = text.replace(found, better)
+    space = '<mspace width="0.167em" />'
+    text = re.sub(r"(<mi>(?:log|exp|sin|cos)</mi>)(?!<mrow><mo|<mo)", rf"\1{space}", text)
+    text = re.sub(r"(?<!<mrow>)(<mi>(?:log|exp)</mi>)", rf"{space}\1", text)
+    text = re.sub(
+        r"(<mo [^>]*>(?:\(|\[|&#x00028;|&#x0005B;)</mo>)<mo>&#x02212;", r'\1<mo form="prefix">&#x02212;', text
+    )
+    return text.replace("<math ", '<math class="wide" ', 1) if len(latex) > WIDE else text
 
 
 def source_link(match: re.Match[str]) -> str:

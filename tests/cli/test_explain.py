@@ -42,6 +42,7 @@ def test_a_narrow_terminal_gets_narrow_text(topic, language, explain, monkeypatc
     assert re.sub(r"\s", "", wide) == re.sub(r"\s", "", narrow)
     told = narrow.split("\n\n")[1]
     assert all(cell_len(line) <= 40 for line in told.splitlines())
+    assert not re.search(r"^[，。；：、！？）]", told, re.M)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

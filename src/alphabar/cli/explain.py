@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,8 @@ from ..explain.topics import LANGUAGES, TOPICS
 if TYPE_CHECKING:
     from ..schedule import TableSchedule
 
+CHINESE_PARTS = re.compile(r"[!-~]+(?: *= *[!-~]+)*[，。；：、！？）”]*|[^ ][，。；：、！？）”]*| ")
+"""What stays on one line: a formula or word in Latin letters, or a Chinese sign, with the punctuation behind it."""
 LONGEST = 200  # columns where no terminal says how many it has
 TABLES = ("linear", "scaled_linear", "cosine", "sigmoid")
 """Schedules that are a table of steps by their name alone, as the derivation has it."""
@@ -88,8 +91,16 @@ def wrapped(text: str, width: int, language: str) -> str:
 
     if all(cell_len(line) <= width for line in text.splitlines()):
         return text
-    lines = Text(text.replace("\n", "" if language == "zh" else " ")).wrap(Console(width=width), width)
-    return "\n".join(line.plain.rstrip() for line in lines)
+    if language != "zh":
+        return "\n".join(
+            line.plain.rstrip() for line in Text(text.replace("\n", " ")).wrap(Console(width=width), width)
+        )
+    lines = [""]
+    for part in CHINESE_PARTS.findall(text.replace("\n", "")):
+        if cell_len(lines[-1] + part.rstrip()) > width:
+            lines.append("")
+        lines[-1] += part if lines[-1] else part.lstrip()
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def language_of_locale() -> str:

@@ -25,7 +25,6 @@ SYMBOLS: dict[str, tuple[str, str]] = {
     "x_hat": (r"\hat x", "x̂"),
     "lambda_": (r"\lambda", "λ"),
     "SNR": (r"\mathrm{SNR}", "SNR"),
-    "d_": (r"\mathrm{d}", "d"),
     "L_simple": (r"L_\mathrm{simple}", "L_simple"),
     "Tr": (r"\mathrm{Tr}", "Tr"),
     "eps_star": (r"\epsilon^*", "ε*"),
@@ -150,7 +149,7 @@ class Writer(ABC):
         """A function of its arguments."""
         form = self.forms.get((name, len(args)))
         if form is None:
-            return Written(f"{self.name(name)}({', '.join(map(self.write, args))})")
+            return Written(self.name(name) + self.around(", ".join(map(self.write, args))))
         words = [*map(self.write, args[:-1]), self.within(args[-1], form.inner)]
         return Written(form.template.format(*words), form.level)
 
@@ -174,6 +173,10 @@ class Writer(ABC):
     def bracket(self, text: str) -> str:
         """Parentheses."""
 
+    def around(self, arguments: str) -> str:
+        """The parentheses of a function."""
+        return f"({arguments})"
+
     @abstractmethod
     def fraction(self, node: ast.BinOp) -> Written:
         """A quotient."""
@@ -192,6 +195,7 @@ class Latex(Writer):
         ("exp", 1): Form(r"\exp {0}", SIGNED, ATOM),
         ("log", 1): Form(r"\log {0}", SIGNED, ATOM),
         ("norm", 1): Form(r"\left\lVert {0} \right\rVert"),
+        ("d_", 1): Form(r"\mathrm{{d}}{0}", SIGNED, ATOM),
         ("N", 2): Form(r"\mathcal{{N}}\left({0}, {1}\right)"),
         ("N", 3): Form(r"\mathcal{{N}}\left({0};\, {1}, {2}\right)"),
         ("E", 2): Form(r"\mathbb{{E}}_{{{0}}}\left[{1}\right]"),
@@ -215,6 +219,10 @@ class Latex(Writer):
     def bracket(self, text: str) -> str:
         """Parentheses that grow."""
         return rf"\left({text}\right)"
+
+    def around(self, arguments: str) -> str:
+        """The parentheses of a function, which grow around a fraction."""
+        return self.bracket(arguments) if r"\frac" in arguments else super().around(arguments)
 
     def fraction(self, node: ast.BinOp) -> Written:
         """One above the other."""
@@ -244,6 +252,7 @@ class Unicode(Writer):
     forms: ClassVar = {
         ("sqrt", 1): Form("√{0}", ATOM, ATOM),
         ("norm", 1): Form("‖{0}‖"),
+        ("d_", 1): Form("d{0}", SIGNED, ATOM),
         ("N", 3): Form("N({0}; {1}, {2})"),
         ("KL", 2): Form("KL({0} ‖ {1})"),
         ("abs", 1): Form("|{0}|"),

@@ -165,9 +165,9 @@ TOPICS: dict[str, Topic] = {
     "guidance": Topic(
         {"en": "Following a condition more closely", "zh": "更紧地跟随条件"},
         {
-            "en": "A network that was trained with the condition hidden now and then knows both estimates. Going further along their difference\n"
-            "samples where the condition is more certain: w = 1 is the plain model, w = 0 ignores the condition.",
-            "zh": "训练时偶尔把条件藏起来，网络就同时会两种估计。沿着它们的差走得更远，样本就更符合条件：w = 1 是普通的条件模型，w = 0 忽略条件。",
+            "en": "A network that was trained with the condition hidden now and then knows both estimates, u without it and c with it. Going further along\n"
+            "their difference samples where the condition is more certain: w = 1 is the plain model, w = 0 ignores the condition.",
+            "zh": "训练时偶尔把条件藏起来，网络就同时会两种估计：不给条件的 u 和给条件的 c。沿着它们的差走得更远，样本就更符合条件：w = 1 是普通的条件模型，w = 0 忽略条件。",
         },
         ["guidance", "guided-density", "classifier-guidance"],
         "guidance.md",
@@ -191,7 +191,7 @@ TOPICS: dict[str, Topic] = {
             "and then in training, so one model works with and without it; guidance makes use of the difference.",
             "zh": "类别、文字、语义图或图片先经过编码器，它与网络一起训练。训练中每个条件不时被藏起来，\n于是同一个模型有没有条件都能用；引导利用的正是两者之差。",
         },
-        ["certainty", "guidance"],
+        ["guidance", "nested-guidance"],
         "conditions.md",
         lambda schedule, t: {},
     ),
@@ -222,7 +222,7 @@ TOPICS: dict[str, Topic] = {
         {
             "en": "One network gives two models: a chain of random steps, whose likelihood is bounded step by step, and the flow of an ODE, whose\n"
             "likelihood follows from how it stretches space on the way. Neither number bounds the other. Both are told in bits per number.",
-            "zh": "同一个网络给出两个模型：一串随机的步，它的似然逐步给出上界；以及常微分方程的流，它的似然由途中空间的伸缩得出。\n两个数互不为界，都以每个数值多少比特来表示。",
+            "zh": "同一个网络给出两个模型：一串随机的步，它的负对数似然可以逐步求出上界；以及常微分方程的流，它的似然由途中空间的伸缩得出。\n两个数互不为界，都以每个数值多少比特来表示。",
         },
         ["bound", "change-of-variables", "bits"],
         "likelihood.md",
