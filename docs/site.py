@@ -25,6 +25,12 @@ AMENDED = {
     "<mi>&#x00064;</mi>": '<mi mathvariant="normal">d</mi>',
 }
 """What the converter takes for a letter: the sign of "distributed as", a semicolon, the d of a differential."""
+THEME = {
+    "Table of contents": "目录", "Search": "搜索", "Clear": "清除", "Skip to content": "跳到正文", "Back to top": "回到顶部",
+    "Initializing search": "正在准备搜索", "Permanent link": "永久链接", "Header": "页首", "Navigation": "导航", "Tabs": "标签",
+    "dark": "深色", "light": "浅色",
+}  # fmt: skip
+"""What the theme writes on a page."""
 _linked: set[str] = set()
 
 
@@ -70,8 +76,12 @@ def source_link(match: re.Match[str]) -> str:
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:
-    """A Chinese page says so."""
-    return re.sub(r'<html lang="\w+"', '<html lang="zh"', output, count=1) if page.url.startswith("zh/") else output
+    """A Chinese page says so, and what the theme adds is Chinese too."""
+    if not page.url.startswith("zh/"):
+        return output
+    for english, chinese in THEME.items():
+        output = re.sub(rf"(?<=[>\"])\s*{english}\s*(?=[<\"])", chinese, output)
+    return re.sub(r'<html lang="\w+"', '<html lang="zh"', output, count=1)
 
 
 def on_post_build(config: Any, **_: Any) -> None:
