@@ -245,7 +245,7 @@ def test_the_site_builds_and_asks_no_other_host(tmp_path):
         words = re.sub(r"<(code|pre|script).*?</\1>", "", html, flags=re.S)
         assert not re.search(r"\$\$|`", words), page
         assert not re.search(r"<mi>(;|&#x0007E;|&#x00064;)</mi>", html), page  # signs and differentials are no letters
-        assert ("Table of contents" in html) == (page.parent.name == "en" and "目录" not in html), page
+        assert page.parent.name == "en" or "Table of contents" not in html, page
         for link in re.findall(r'<a href="((?!http|mailto)[^"#]+)', html):
             assert (page.parent / link).exists(), (page.name, link)
     styles = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "site").rglob("*.css"))
