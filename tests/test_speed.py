@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from copy import deepcopy
 
 import pytest
 import torch
 
 from alphabar import speed
 from alphabar.config import finish
+from alphabar.denoiser import Denoiser
 from alphabar.errors import ConfigurationError
 from alphabar.model import build_denoiser
 from alphabar.networks.layers import Attention, GroupNorm
 from alphabar.pipeline import Asked, Pipeline
+from alphabar.schedule import TableSchedule, linear_betas
 from alphabar.speed import PLAIN, Choice, Result, Way, choose, measure, settle_sampling, settle_way, ways
 from alphabar.training import session as sessions
 
@@ -299,19 +302,75 @@ def test_only_long_sampling_measures_its_batch(denoiser, monkeypatch):
     assert len(measured) == 1
 
 
-def test_long_sampling_from_python_chooses_its_kernels(denoiser, monkeypatch):
-    chosen: list[int] = []
-    monkeypatch.setattr("alphabar.pipeline.settle_sampling", lambda denoiser, shape, n, precision: chosen.append(n))
+@pytest.fixture
+def settled(monkeypatch):
+    """Sampling of 60 estimates is long; it takes the fused kernels, and tells how many estimates it was asked for."""
+    asked: list[int] = []
+
+    def settle(denoiser, shape, evaluations, precision):
+        assert precision is None
+        asked.append(evaluations)
+        denoiser.use_fused(True)
+
+    monkeypatch.setattr(speed, "settle_sampling", settle)
     monkeypatch.setattr("alphabar.pipeline.fastest_batch", lambda denoiser, shape, most: 64)
-    monkeypatch.setattr("alphabar.pipeline.MANY_EVALUATIONS", 60)
-    own = Pipeline(denoiser, SHAPE).with_settings(steps=3)
-    own.sample(19)
-    assert not chosen
+    for module in ("alphabar.pipeline", "alphabar.speed"):
+        monkeypatch.setattr(f"{module}.MANY_EVALUATIONS", 60)
+    return asked
+
+
+def test_long_sampling_from_python_takes_the_fastest_kernels_while_it_lasts(denoiser, settled):
+    used: list[bool] = []
+    own = Pipeline(denoiser.requires_grad_(False), SHAPE).with_settings(steps=3)
+    own.sample(19, on_state=lambda state: used.append(denoiser.fused))
+    assert not settled
+    own.sample(20, on_state=lambda state: used.append(denoiser.fused))
+    assert settled == [60]
+    assert used == [False] * (len(used) // 2) + [True] * (len(used) // 2)
+    assert not denoiser.fused
+    denoiser.use_fused(True)  # asked for
     own.sample(20)
-    own.sample(30)
-    own.with_settings(steps=4).sample(30)
-    assert chosen == [60, 90, 120]
-    frozen = Pipeline(denoiser, SHAPE).with_settings(steps=3)
-    frozen.freeze()
-    frozen.sample(20)  # weights that were rounded have been settled on
-    assert len(chosen) == 3
+    assert settled == [60]
+    assert denoiser.fused
+
+
+def test_weights_that_were_rounded_are_settled_on(denoiser, settled):
+    denoiser.requires_grad_(False).precision = torch.bfloat16
+    own = Pipeline(denoiser, SHAPE).with_settings(steps=3)
+    other = own.with_settings(steps=4)
+    own.freeze()
+    other.sample(20)
+    assert not settled
+    with pytest.raises(ConfigurationError, match="rounded to bfloat16 for sampling; load the model anew"):
+        denoiser.in_float32()
+
+
+def test_rounded_weights_give_the_same_whether_the_kernels_were_used_before_or_not(denoiser):
+    denoiser.requires_grad_(False).precision = torch.bfloat16
+    copy, found = deepcopy(denoiser), []
+    for each, used in ((denoiser, True), (copy, False)):
+        each.use_fused(True)
+        x, t = torch.ones(2, *SHAPE), torch.tensor([0.3, 0.8], dtype=torch.float64)
+        if used:
+            each(x, t)
+        Pipeline(each, SHAPE).freeze()
+        found.append(each(x, t).eps)
+    assert torch.equal(*found)
+
+
+def test_to_measure_for_sampling_leaves_gradients_alone(denoiser, monkeypatch, tmp_path):
+    monkeypatch.setenv("ALPHABAR_CACHE", str(tmp_path / "cache"))
+    denoiser.output(torch.ones(2, *SHAPE), 0.5, denoiser.encode({}, 2))[0].sum().backward()
+    before = [None if p.grad is None else p.grad.clone() for p in denoiser.parameters()]
+    output = denoiser.output
+    monkeypatch.setattr(denoiser, "output", lambda *args: torch.no_grad()(output)(*args))  # a network without a graph
+    assert settle_sampling(denoiser, SHAPE, 10, "auto") is not None
+    assert all(p.requires_grad for p in denoiser.parameters())
+    for p, grad in zip(denoiser.parameters(), before, strict=True):
+        assert grad is None if p.grad is None else torch.equal(p.grad, grad)
+
+
+def test_a_network_without_two_forms_is_measured_for_nothing(monkeypatch):
+    own = Denoiser(torch.nn.Conv2d(1, 1, 1), TableSchedule(linear_betas(40)))
+    monkeypatch.setattr(speed, "measure", lambda *_: pytest.fail("measured"))
+    assert settle_sampling(own, SHAPE, 10**6, None) is None

@@ -62,6 +62,7 @@ class Denoiser(nn.Module):
         self.schedule = schedule
         self.settings = settings or DiffusionSettings()
         self.precision, self.fused = PRECISIONS[precision], False
+        self.frozen = False  # whether weights were rounded to the precision (`Pipeline.freeze`)
         check_combination(self.settings, schedule)
 
     def encode(self, values: Mapping[str, Any], n: int, drop: Mapping[str, Tensor] | None = None) -> Cond:
@@ -103,7 +104,11 @@ class Denoiser(nn.Module):
 
     def in_float32(self) -> Denoiser:
         """The same denoiser, sharing its weights, with a network that computes in float32: a sum over all pixels, or a way there and
-        back, needs it."""
+        back, needs it. Raises ConfigurationError for weights that were rounded."""
+        if self.frozen:
+            raise ConfigurationError(
+                f"the weights were rounded to {self.precision_name} for sampling; load the model anew for float32"
+            )
         found = copy(self)
         found.precision = torch.float32
         return found

@@ -29,8 +29,7 @@ from .samplers.grids import time_grid
 from .samplers.methods import Choice, Options, auto_choice, build_sampler
 from .schedule import Time
 from .settings import OPTION_OF, SampleSettings, validate
-from .speed import MANY_EVALUATIONS, fastest_batch, settle_sampling
-from .speed import Choice as ChosenWay
+from .speed import MANY_EVALUATIONS, fastest_batch, fastest_kernels
 
 DEFAULT_STEPS = 50
 STEPS_OF = {"ancestral": 250, "adaptive": 10}  # where the default is another
@@ -82,23 +81,19 @@ class Pipeline:
         self.settings = settings or SampleSettings()
         self.record = {"alphabar": __version__} | (record or {})
         self.background = background  # behind pictures with transparency, as in training
-        self.settled = False  # whether the way to compute was chosen, which rounded weights no longer allow
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.denoiser.parameters()).device
 
-    def settle(self, asked: Asked, precision: str | None = None) -> ChosenWay | None:
-        """Choose how the network is computed for this work (`speed.settle_sampling`); None if nothing had to be measured."""
-        self.settled = True
-        return settle_sampling(self.denoiser, self.shape, self._evaluations(asked), precision)
-
     def freeze(self) -> None:
         """Round the weights of products once to the precision in which they are used, not at every call. Only for sampling."""
-        self.settled = True
+        if self.denoiser.precision == torch.float32:
+            return
+        self.denoiser.frozen = True
         for part in self.denoiser.network.modules():
-            if isinstance(part, torch.nn.Conv2d | torch.nn.Linear) and self.denoiser.precision != torch.float32:
+            if isinstance(part, torch.nn.Conv2d | torch.nn.Linear):
                 part.to(self.denoiser.precision)
 
     @property
@@ -121,9 +116,7 @@ class Pipeline:
         if isinstance(settings.guidance, dict):
             for name in settings.guidance:
                 self._check_condition(name)
-        made = Pipeline(self.denoiser, self.shape, settings, self.record, self.background)
-        made.settled = self.settled
-        return made
+        return Pipeline(self.denoiser, self.shape, settings, self.record, self.background)
 
     @property
     def steps(self) -> int:
@@ -232,7 +225,7 @@ class Pipeline:
     ) -> Iterator[Samples]:
         """`sample` in batches that fit into memory, each yielded when it is done.
 
-        For long work the kernels and the batch are the fastest here, by measurement; the pictures are the same but for rounding.
+        For long work the kernels (`speed.fastest_kernels`) and the batch are the fastest here; the pictures are the same but for rounding.
         """
         if len(self.shape) != 3:
             raise ConfigurationError(
@@ -241,16 +234,15 @@ class Pipeline:
         if not seeds:
             raise ConfigurationError("there is nothing to make: give n >= 1, or at least one seed")
         asked = asked or self.ask(len(seeds), {})
-        if not self.settled and self._evaluations(asked) >= MANY_EVALUATIONS:
-            self.settle(asked)
-        batch = batch or self.fitting_batch(asked)
-        for start in range(0, len(seeds), batch):
-            part = slice(start, start + batch)
-            states = self.states(seeds[part], asked.part(part), classifier)
-            x_0 = last_state(watched(states, on_state)).x_t
-            yield Samples(
-                self.finish(x_0, asked.part(part)), list(seeds[part]), asked.words[part], self.sampling_record()
-            )
+        with fastest_kernels(self.denoiser, self.shape, self.evaluations(asked)):
+            batch = batch or self.fitting_batch(asked)
+            for start in range(0, len(seeds), batch):
+                part = slice(start, start + batch)
+                states = self.states(seeds[part], asked.part(part), classifier)
+                x_0 = last_state(watched(states, on_state)).x_t
+                yield Samples(
+                    self.finish(x_0, asked.part(part)), list(seeds[part]), asked.words[part], self.sampling_record()
+                )
 
     def finish(self, x_0: Tensor, asked: Asked) -> np.ndarray:
         """The last state of a batch (N, C, H, W) as uint8 (N, H, W, C), after what its encoders do to a result."""
@@ -341,10 +333,10 @@ class Pipeline:
             free = float(torch.cuda.mem_get_info(self.device)[0])
         per_picture = self._passes(asked) * activation_bytes(self.denoiser, self.shape, self.denoiser.encode({}, 1))
         most = int(max(1, min(LARGEST_BATCH, free / 4 // per_picture)))
-        long = self._evaluations(asked) >= MANY_EVALUATIONS
+        long = self.evaluations(asked) >= MANY_EVALUATIONS
         return fastest_batch(self.denoiser, self.shape, most) if long else most
 
-    def _evaluations(self, asked: Asked) -> int:
+    def evaluations(self, asked: Asked) -> int:
         """How many estimates of a picture all of it takes."""
         return len(asked) * self.steps * self._passes(asked)
 

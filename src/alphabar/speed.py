@@ -22,7 +22,7 @@ from . import __version__
 from .denoiser import PRECISIONS, Denoiser
 from .errors import AlphabarError, ConfigurationError, unknown
 from .machine import cache_folder, processor
-from .networks.native import Unavailable, library, source_hash
+from .networks.native import Unavailable, forget_kept, library, source_hash
 from .runs.atomic import write_json
 
 ROUNDS = 3
@@ -110,8 +110,27 @@ def measure(denoiser: Denoiser, shape: Sequence[int], candidates: Sequence[Way])
                 seconds[way] = min(seconds[way], Result.of(denoiser, way, *inputs).seconds / n)
     denoiser.precision = before[0]
     denoiser.use_fused(before[1])
-    denoiser.zero_grad(set_to_none=True)
+    if is_trained(denoiser):
+        denoiser.zero_grad(set_to_none=True)
     return seconds
+
+
+def is_trained(module: nn.Module) -> bool:
+    """Whether any of its parameters has a gradient."""
+    return any(p.requires_grad for p in module.parameters())
+
+
+@contextmanager
+def not_trained(module: nn.Module) -> Iterator[None]:
+    """Nothing is trained meanwhile, and gradients stay what they are."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    for p in trained:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in trained:
+            p.requires_grad_(True)
 
 
 @contextmanager
@@ -140,18 +159,20 @@ class Result:
         """One pass this way over random pictures, at times from 0 to 1; forward only if nothing is trained."""
         denoiser.precision = PRECISIONS[way.precision]
         denoiser.use_fused(way.kernels == "fused")
-        denoiser.zero_grad(set_to_none=True)
+        trained = is_trained(denoiser)
+        if trained:
+            denoiser.zero_grad(set_to_none=True)
         t = torch.linspace(0.05, 1, len(x_t), dtype=torch.float64)
         synchronize(x_t.device)
         began = time.perf_counter()
-        trained = any(p.requires_grad for p in denoiser.parameters())
         with torch.set_grad_enabled(trained):
             output, _ = denoiser.output(x_t, t, denoiser.encode({}, len(x_t)))
             if trained:
                 (output - target).square().mean().backward()
         synchronize(x_t.device)
         seconds = time.perf_counter() - began
-        gradients = [p.grad.flatten().float() for p in denoiser.network.parameters() if p.grad is not None]
+        learning = [p for p in denoiser.network.parameters() if p.requires_grad]
+        gradients = [p.grad.flatten().float() for p in learning if p.grad is not None]
         return cls(output.detach(), torch.cat([output.new_zeros(0), *gradients]), seconds)
 
     def agrees(self, other: Result) -> bool:
@@ -174,7 +195,8 @@ def settle_way(
             f"train.kernels=fused needs a C++ compiler (g++ or clang, or CXX) that works, but {why}; install one, or use native"
         )
     choice = choose(denoiser, shape, ways(precision, kernels, fused_allowed=False))
-    if kernels != "auto" or len(shape) != 3 or next(denoiser.parameters()).device.type != "cpu":
+    has_both = any(hasattr(part, "fused") for part in denoiser.network.modules())
+    if kernels != "auto" or not has_both or next(denoiser.parameters()).device.type != "cpu":
         return choice
     a_picture = choice.seconds.get(choice.way) or measure(denoiser, shape, [choice.way])[choice.way]
     if work(a_picture) < LONG:
@@ -191,10 +213,27 @@ def settle_sampling(denoiser: Denoiser, shape: Sequence[int], evaluations: int, 
     if precision not in (None, "auto", *PRECISIONS):
         raise unknown("precision", str(precision), ["auto", *PRECISIONS])
     kernels = "auto" if evaluations >= MANY_EVALUATIONS else "native"
-    choice = settle_way(denoiser, shape, precision or denoiser.precision_name, kernels, lambda a: evaluations * a)
+    with not_trained(denoiser):
+        choice = settle_way(denoiser, shape, precision or denoiser.precision_name, kernels, lambda a: evaluations * a)
     denoiser.precision = PRECISIONS[choice.way.precision]
     denoiser.use_fused(choice.way.kernels == "fused")
     return choice if choice.seconds else None
+
+
+@contextmanager
+def fastest_kernels(denoiser: Denoiser, shape: Sequence[int], evaluations: int) -> Iterator[None]:
+    """For so many estimates of a picture, if that is long work, the kernels that are fastest here; afterwards those of before.
+
+    Fused kernels that are on already, and weights that were rounded, are left as they are.
+    """
+    before = denoiser.fused
+    forget_kept()  # what was made of frozen weights does not see what was done to them through .data
+    if evaluations >= MANY_EVALUATIONS and not before and not denoiser.frozen:
+        settle_sampling(denoiser, shape, evaluations, None)
+    try:
+        yield
+    finally:
+        denoiser.use_fused(before)
 
 
 @torch.no_grad()
@@ -250,7 +289,6 @@ def fingerprint(denoiser: Denoiser, shape: Sequence[int]) -> str:
     """What the measurement depends on: this version and its kernels, processor, torch, threads, device, and every part of the network."""
     parts = [(type(m).__name__, [tuple(p.shape) for p in m.parameters(recurse=False)]) for m in denoiser.modules()]
     device = next(denoiser.parameters()).device
-    trained = any(p.requires_grad for p in denoiser.parameters())
     found: list[Any] = [
         __version__,
         source_hash(),
@@ -258,7 +296,7 @@ def fingerprint(denoiser: Denoiser, shape: Sequence[int]) -> str:
         torch.__version__,
         torch.get_num_threads(),
         str(device),
-        trained,
+        is_trained(denoiser),
         tuple(shape),
         parts,
         getattr(denoiser.network, "settings", None),

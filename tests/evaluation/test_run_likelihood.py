@@ -123,17 +123,17 @@ def test_a_value_that_is_not_finite_is_an_error_that_names_the_picture(model, re
 def test_long_work_takes_the_fastest_kernels_and_gives_the_same(model, real, monkeypatch):
     plain, asked = measure_likelihood(model, real, FEW), list[int]()
 
-    def settle(denoiser: Denoiser, shape: object, evaluations: int, precision: str) -> None:
-        assert precision == denoiser.precision_name == "float32"
+    def settle(denoiser: Denoiser, shape: object, evaluations: int, precision: None) -> None:
+        assert denoiser.precision_name == "float32"
         asked.append(evaluations)
         denoiser.use_fused(True)
 
-    monkeypatch.setattr("alphabar.evaluation.run_likelihood.settle_sampling", settle)
-    try:
-        fused = measure_likelihood(model, real, FEW)
-    finally:
-        model.denoiser.use_fused(False)
+    monkeypatch.setattr("alphabar.speed.settle_sampling", settle)
+    monkeypatch.setattr("alphabar.speed.MANY_EVALUATIONS", 55)
+    fused = measure_likelihood(model, real, FEW)
     assert asked == [5 * (5 + 6)]
+    parts = [part.fused for part in model.denoiser.network.modules() if hasattr(part, "fused")]
+    assert parts == [model.denoiser.fused] * len(parts) == [False] * len(parts)  # as before
     torch.testing.assert_close(fused.bound.total, plain.bound.total, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(fused.ode, plain.ode, rtol=1e-4, atol=1e-4)
     assert (fused.ode != plain.ode).any()

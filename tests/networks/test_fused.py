@@ -258,6 +258,17 @@ def test_a_kept_kernel_follows_its_weight():
     torch.testing.assert_close(second, 2 * first)
 
 
+def test_kept_kernels_are_made_anew_when_a_weight_lies_elsewhere_or_when_they_are_forgotten():
+    x, weight = leaf(2, 16, 6, 6).detach(), leaf(16, 16, 3, 3).detach()
+    first = native.packed(weight, x.dtype)
+    weight.data = weight.data.double()
+    assert native.packed(weight, x.dtype) is not first
+    second = native.packed(weight, x.dtype)
+    weight.data.mul_(2)  # counts no version
+    native.forget_kept()
+    torch.testing.assert_close(native.packed(weight, x.dtype), 2 * second)
+
+
 @pytest.fixture
 def loaded_anew():
     """The kernels are looked for again, in the test and after it."""

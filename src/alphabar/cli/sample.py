@@ -135,6 +135,7 @@ def sample(
     from ..output import ANIMATIONS, check_output
     from ..pipeline import DEFAULT_COUNT, load
     from ..randomness import derive_seeds
+    from ..speed import settle_sampling
     from .asking import Options, inputs_of, parse_guidance, spread
     from .watch import console, counted
 
@@ -160,7 +161,7 @@ def sample(
     asked = pipeline.ask(len(own_seeds), given, weights)
     for note in notes_of(pipeline, asked):
         console.print(f"note: {note}", markup=False)
-    choice = pipeline.settle(asked, precision)
+    choice = settle_sampling(pipeline.denoiser, pipeline.shape, pipeline.evaluations(asked), precision)
     if choice is not None:
         console.print(f"speed   {choice.way}: {choice.gain:.1f} times plain float32 here", markup=False)
     pipeline.freeze()

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import NonFiniteError
 from ..pipeline import Asked, Pipeline
 from ..samplers.clip import Clipped
-from ..speed import settle_sampling
+from ..speed import fastest_kernels
 from .likelihood import Bound, chain_times, check_ode, mean_and_error, ode_bits, variational_bound
 from .pictures import RealPictures
 
@@ -68,23 +68,23 @@ def measure_likelihood(
     steps = len(chain_times(pipeline.denoiser.schedule, options.bound_steps)) - 1
     size = options.batch or min(len(real), pipeline.fitting_batch(Asked({}, [])))
     denoiser, told = pipeline.denoiser.in_float32(), on_step or (lambda what, n: None)
-    settle_sampling(denoiser, pipeline.shape, len(real) * (steps + options.ode_steps), "float32")
     clipped = Clipped(denoiser, pipeline.settings.clip, pipeline.settings.dynamic_quantile)
     bounds, odes = list[Bound](), list[Tensor]()
-    for start in range(0, len(real), size):
-        x_0, cond, indices = real.batch(slice(start, start + size), denoiser, options.seed)
-        bounds.append(
-            variational_bound(
-                clipped, x_0, cond, steps=steps, variance=pipeline.variance, seed=options.seed, indices=indices,
-                on_step=partial(told, "bound", len(indices)),
-            )
-        )  # fmt: skip
-        odes.append(
-            ode_bits(
-                denoiser, x_0, cond, steps=options.ode_steps, probes=options.probes, seed=options.seed, indices=indices,
-                on_step=partial(told, "ode", len(indices)),
-            )
-        )  # fmt: skip
+    with fastest_kernels(denoiser, pipeline.shape, len(real) * (steps + options.ode_steps)):
+        for start in range(0, len(real), size):
+            x_0, cond, indices = real.batch(slice(start, start + size), denoiser, options.seed)
+            bounds.append(
+                variational_bound(
+                    clipped, x_0, cond, steps=steps, variance=pipeline.variance, seed=options.seed, indices=indices,
+                    on_step=partial(told, "bound", len(indices)),
+                )
+            )  # fmt: skip
+            odes.append(
+                ode_bits(
+                    denoiser, x_0, cond, steps=options.ode_steps, probes=options.probes, seed=options.seed, indices=indices,
+                    on_step=partial(told, "ode", len(indices)),
+                )
+            )  # fmt: skip
     found = Likelihood(Bound.join(bounds), torch.cat(odes), describe(pipeline, real, options, steps))
     check_finite(found, real)
     return found

@@ -43,18 +43,18 @@ class Unavailable(OSError):
 def library() -> ctypes.CDLL:
     """The kernels, built if they are not in the cache. Raises Unavailable."""
     found = load_once()
-    if isinstance(found, Unavailable):
-        raise found
+    if isinstance(found, str):
+        raise Unavailable(found)
     return found
 
 
 @cache
-def load_once() -> ctypes.CDLL | Unavailable:
-    """The kernels, or why there are none: a compiler that failed is not asked again."""
+def load_once() -> ctypes.CDLL | str:
+    """The kernels, or why there are none: a compiler that failed is not asked again by this process."""
     try:
         return load()
     except Unavailable as error:
-        return error
+        return str(error)
 
 
 def load() -> ctypes.CDLL:
@@ -290,7 +290,7 @@ def packed(weight: Tensor, dtype: torch.dtype, way: int = PLAIN, turned: bool = 
     """
     if weight.requires_grad or turned or weight.is_inference():  # those of inference mode count no versions
         return transformed(weight, dtype, way, turned)
-    told = (weight._version, dtype, way)
+    told = (weight._version, weight.data_ptr(), weight.dtype, dtype, way)
     kept, made = KEPT.get(weight, (None, None))
     if kept != told or made is None:
         made = transformed(weight, dtype, way, turned)
@@ -299,6 +299,11 @@ def packed(weight: Tensor, dtype: torch.dtype, way: int = PLAIN, turned: bool = 
 
 
 KEPT: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def forget_kept() -> None:
+    """Make all of them anew at their next use: changes through `.data` count no versions."""
+    KEPT.clear()
 
 
 def transformed(weight: Tensor, dtype: torch.dtype, way: int, turned: bool) -> Tensor:
