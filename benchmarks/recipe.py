@@ -128,6 +128,11 @@ def settings_of(name: str, data: str) -> dict[str, Any]:
     return {"data.source": data, "data.class_from": "none"} | FAST | own
 
 
+def network_of(name: str) -> dict[str, Any]:
+    """What of a candidate's settings decides what a step costs."""
+    return {key: value for key, value in settings_of(name, "").items() if key.startswith("network.")}
+
+
 @app.command()
 def time(out: Path, names: Annotated[list[str] | None, typer.Argument()] = None, rounds: int = 5) -> None:
     """Seconds of a training step of each candidate, medians in turns, into OUT/seconds.json."""
@@ -197,7 +202,11 @@ def run(
     judge, seconds = load_extractor(extractor), json.loads((out / "seconds.json").read_text())
     for name in names:
         alike = PRESET_QUICK if name.startswith("quick") else "v"
-        costs_as = name if name in seconds or name in PEERS else alike  # unless it was timed by itself
+        costs_as = name if name in seconds or name in PEERS else alike
+        if costs_as != name and network_of(name) != network_of(alike):
+            raise SystemExit(
+                f"{name} has another network than {alike!r}: python benchmarks/recipe.py time {out} {name!r}"
+            )
         count = round(60 * minutes / seconds[costs_as])
         folder = out / f"{name.replace(' ', '-').replace(',', '')}-{minutes:g}-{seed}"
         if not folder.exists():

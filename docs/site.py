@@ -17,7 +17,7 @@ WIDE = 280  # signs of LaTeX that would not fit into the column
 SOURCE = re.compile(r"\[([^\[\]]+)\]\((?:\.\./\.\./|\.\./(?=snippets/))([^)#]+)\)")
 MARK = "[\\u3000-\\u303f\\uff00-\\uffef]"
 SIGN = f"(?:{MARK}|[\\u4e00-\\u9fff])"
-BREAK = re.compile(rf"(?<={SIGN})\n *(?={SIGN})|(?<={MARK})\n *(?=[A-Za-z0-9`\[$])(?! *\d+\. )")
+BREAK = re.compile(rf"(?<={SIGN})\n *(?={SIGN})|(?<={MARK})\n *(?=[A-Za-z0-9`\[$])(?!\$\$|\[[^\]]*\]:|\d+[.)] )")
 """Within a Chinese sentence, where it would become a space."""
 AMENDED = {
     "<mi>&#x0007E;</mi>": "<mo>&#x0223C;</mo>",
@@ -59,8 +59,8 @@ def mathml(latex: str, display: str = "inline") -> str:
     for found, better in AMENDED.items():
         text = text.replace(found, better)
     space = '<mspace width="0.167em" />'
-    text = re.sub(r"(<mi>(?:log|exp|sin|cos)</mi>)(?!<mrow><mo|<mo)", rf"\1{space}", text)
-    text = re.sub(r"(?<!<mrow>)(<mi>(?:log|exp)</mi>)", rf"{space}\1", text)
+    text = re.sub(r"(?<!<msub>)(?<!<msup>)(<mi>(?:log|exp|sin|cos)</mi>)(?!<mrow><mo|<mo)", rf"\1{space}", text)
+    text = re.sub(r"(?<!<mrow>)(?<!<msub>)(?<!<msup>)(<mi>(?:log|exp)</mi>)", rf"{space}\1", text)
     text = re.sub(
         r"(<mo [^>]*>(?:\(|\[|&#x00028;|&#x0005B;)</mo>)<mo>&#x02212;", r'\1<mo form="prefix">&#x02212;', text
     )
@@ -76,11 +76,13 @@ def source_link(match: re.Match[str]) -> str:
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:
-    """A Chinese page says so, and what the theme adds is Chinese too."""
+    """A Chinese page says so, and most of what the theme adds is Chinese too: its labels, and what it says around the text."""
     if not page.url.startswith("zh/"):
         return output
     for english, chinese in THEME.items():
-        output = re.sub(rf"(?<=[>\"])\s*{english}\s*(?=[<\"])", chinese, output)
+        output = re.sub(rf'((?:aria-label|title|placeholder)=")\s*{english}\s*(?=")', rf"\1{chinese}", output)
+        around = rf'(<(?:a|div|label|button)[^>]*class="md-[^>]*>(?:\s*<(?:svg|span).*?</(?:svg|span)>)?)\s*{english}\s*(?=<)'
+        output = re.sub(around, rf"\1{chinese}", output)
     return re.sub(r'<html lang="\w+"', '<html lang="zh"', output, count=1)
 
 

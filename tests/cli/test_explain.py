@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
+from alphabar.cli.explain import wrapped
 from alphabar.explain.formulas import FORMULAS
 from alphabar.explain.topics import LANGUAGES, TOPICS
 from alphabar.gaussian import posterior_variance
@@ -42,7 +43,7 @@ def test_a_narrow_terminal_gets_narrow_text(topic, language, explain, monkeypatc
     assert re.sub(r"\s", "", wide) == re.sub(r"\s", "", narrow)
     told = narrow.split("\n\n")[1]
     assert all(cell_len(line) <= 40 for line in told.splitlines())
-    assert not re.search(r"^[，。；：、！？）]", told, re.M)
+    assert not re.search(r"^[，。；：、！？）]|[（“]$", told, re.M)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -110,3 +111,7 @@ def test_a_console_without_these_signs_shows_others_and_does_not_fail():
     assert done.returncode == 0, done.stderr
     assert b"posterior" in done.stdout
     assert b"?" in done.stdout
+
+
+def test_what_is_wider_than_the_terminal_stays_whole():
+    assert wrapped("averyveryverylongword一个词", 8, "zh") == "averyveryverylongword\n一个词"

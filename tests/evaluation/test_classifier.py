@@ -99,10 +99,13 @@ def test_what_cannot_be_trained_on_or_read(made, tmp_path):
             load_classifier(path)
     save_classifier(made, path)
     whole = path.read_bytes()
-    for place in (len(whole) // 2, len(whole) - 3):
+    for place in (whole.index(b"stripes"), len(whole) // 2, len(whole) - 3):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 64]) + whole[place + 1 :])
         with pytest.raises(ConfigurationError, match="is damaged"):
             load_classifier(path)
+    path.write_bytes(whole.replace(b'\\"shape\\": [1, 8, 8]', b'\\"shape\\": []       '))
+    with pytest.raises(ConfigurationError, match="no extractor of alphabar"):
+        load_classifier(path)
     path.write_bytes(whole[:-9])
     with pytest.raises(ConfigurationError, match="no extractor of alphabar"):
         load_classifier(path)

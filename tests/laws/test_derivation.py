@@ -149,6 +149,7 @@ def sum_of_normals() -> None:
         sympy.exp(sympy.I * u * e - e**2 / 2) / sympy.sqrt(2 * sympy.pi), (e, -sympy.oo, sympy.oo)
     )
     assert sympy.simplify(integral - one) == 0
+    assert equal(total, sum(total.coeff(symbol(eps)) * symbol(eps) for eps in ("eps_1", "eps_2")))
     product = sympy.prod([one.subs(u, u * total.coeff(symbol(eps))) for eps in ("eps_1", "eps_2")])
     assert sympy.simplify(product - sympy.exp(sympy.I * u * mean - variance * u**2 / 2)) == 0
 
@@ -163,11 +164,12 @@ def two_variances() -> None:
 
 def alpha_bar_step() -> None:
     """One more factor of the product; the product of none is 1."""
-    product = lambda t: rhs("alpha-bar").subs(symbol("t"), t).doit()  # noqa: E731
+    test_alpha_bar_is_the_product()
+    alpha = lambda t: symbol(f"alpha[{t}]")  # noqa: E731
+    product = lambda t: sympy.prod([alpha(s) for s in range(1, t + 1)])  # noqa: E731
     for t in range(1, 6):
-        values = {"alpha_bar[t-1]": product(t - 1), "alpha[t]": rhs("alpha-bar").args[0].subs(symbol("s"), t)}
-        factors = {symbol(name): value for name, value in values.items()}
-        assert equal(product(t), rhs("alpha-bar-step").subs(factors)), t
+        step = {symbol("alpha_bar[t-1]"): product(t - 1), symbol("alpha[t]"): alpha(t)}
+        assert equal(product(t), rhs("alpha-bar-step").subs(step)), t
     assert product(0) == 1
 
 
@@ -548,7 +550,8 @@ def carried() -> None:
     """p grad log p is grad p, and its divergence is what `blurred` has: for any density."""
     y, p = sympy.Symbol("y", real=True), sympy.Function("density")
     assert said("carried").args[0] == said("blurred").args[0]
-    flow = rhs("carried").replace(sympy.Function("grad"), lambda at, _: sympy.diff(sympy.log(p(y)), y))
+    gradient = {"y": lambda f: sympy.diff(f.subs(symbol("p"), p(y)), y)}
+    flow = rhs("carried").replace(sympy.Function("grad"), lambda at, f: gradient[str(at)](f))
     flow = flow.replace(sympy.Function("div"), lambda f: sympy.diff(f.subs(symbol("p"), p(y)), y))
     assert equal(flow, rhs("blurred").replace(sympy.Function("laplace"), lambda _: sympy.diff(p(y), y, 2)))
 
@@ -1143,6 +1146,8 @@ STATED = {
     "kernel-distance": "d**2",
 }
 """How these begin, as SymPy has them: what the proof, which is about the right side, is a proof of."""
+RELATED = {"exponent": "In", "bound": "LtE", "guided-density": "In"}
+"""What stands between both sides where it is no equality."""
 SYMMETRIC = {("sum-of-normals", 0), ("ddim-family", 0)}  # + and - noise are distributed alike
 
 
@@ -1180,7 +1185,10 @@ def test_a_name_is_given_once():
 
 @pytest.mark.parametrize("label", STATED)
 def test_what_is_stated_about_what(label):
-    assert " = ".join(map(str, said(label).args)).startswith(STATED[label])
+    left, _, right = STATED[label].partition(" = ")
+    assert type(said(label)).__name__ == RELATED.get(label, "Equality")
+    assert str(said(label).args[0]) == left
+    assert str(said(label).args[1]).startswith(right)
 
 
 def holds(label: str) -> bool:
@@ -1198,12 +1206,13 @@ def holds(label: str) -> bool:
     return True
 
 
+@pytest.mark.parametrize("wrong", ["other", "({})**2", "{} + 1", "eps_hat*({})"])
 @pytest.mark.parametrize("label", FORMULAS)
-def test_another_left_side_is_noticed(label, monkeypatch):
+def test_another_left_side_is_noticed(label, wrong, monkeypatch):
     """No proof looks at the right side alone."""
     tree = ast.parse(FORMULAS[label].source, mode="eval").body
     assert isinstance(tree, ast.Compare)
-    tree.left = ast.Name("other")
+    tree.left = ast.parse(wrong.format(ast.unparse(tree.left)), mode="eval").body
     monkeypatch.setitem(FORMULAS, label, dataclasses.replace(FORMULAS[label], source=ast.unparse(tree)))
     assert not holds(label)
 

@@ -16,8 +16,8 @@ from ..explain.topics import LANGUAGES, TOPICS
 if TYPE_CHECKING:
     from ..schedule import TableSchedule
 
-CHINESE_PARTS = re.compile(r"[!-~]+(?: *= *[!-~]+)*[，。；：、！？）”]*|[^ ][，。；：、！？）”]*| ")
-"""What stays on one line: a formula or word in Latin letters, or a Chinese sign, with the punctuation behind it."""
+CHINESE_PARTS = re.compile(r"[（“]*(?:[!-~]+(?: *= *[!-~]+)*|[^ ])[，。；：、！？）”]*| ")
+"""What stays on one line: a formula or word in Latin letters, or a Chinese sign, with the punctuation around it."""
 LONGEST = 200  # columns where no terminal says how many it has
 TABLES = ("linear", "scaled_linear", "cosine", "sigmoid")
 """Schedules that are a table of steps by their name alone, as the derivation has it."""
@@ -97,7 +97,7 @@ def wrapped(text: str, width: int, language: str) -> str:
         )
     lines = [""]
     for part in CHINESE_PARTS.findall(text.replace("\n", "")):
-        if cell_len(lines[-1] + part.rstrip()) > width:
+        if lines[-1] and cell_len(lines[-1] + part.rstrip()) > width:
             lines.append("")
         lines[-1] += part if lines[-1] else part.lstrip()
     return "\n".join(line.rstrip() for line in lines)

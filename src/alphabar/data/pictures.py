@@ -61,6 +61,14 @@ class Numbered(Sequence[str]):
             return [self[i] for i in chosen]
         return f"#{chosen if isinstance(self.indices, int) else self.indices[chosen]}"
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    def __repr__(self) -> str:
+        return f"Numbered({self.indices})"
+
+    __hash__ = None  # type: ignore[assignment]
+
 
 def chosen_names(names: Sequence[str], indices: np.ndarray) -> Sequence[str]:
     """Those of these indices; of an array that is whole, nothing but the indices is kept."""

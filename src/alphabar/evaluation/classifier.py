@@ -192,7 +192,7 @@ def load_classifier(path: Path) -> ClassifierExtractor:
         found = ClassifierExtractor(model, origin, digest_of(model), seen)
         if told.get("check", check_sum(found)) != check_sum(found):
             raise ValueError("it is damaged: its content is not what was written")
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise ConfigurationError(
             f"{path} is no extractor of alphabar ({str(error).splitlines()[0]}); make one: alphabar extractor DATA --out FILE"
         ) from None
@@ -200,8 +200,9 @@ def load_classifier(path: Path) -> ClassifierExtractor:
 
 
 def check_sum(extractor: ClassifierExtractor) -> str:
-    """Twelve hex digits of the weights and of the keys of what they have seen."""
-    return hashlib.sha256(extractor.hash.encode() + extractor.seen.astype("<u8").tobytes()).hexdigest()[:12]
+    """Twelve hex digits of the weights, of the keys of what they have seen, and of what is told of them."""
+    told = extractor.hash + json.dumps(asdict(extractor.origin), sort_keys=True)
+    return hashlib.sha256(told.encode() + extractor.seen.astype("<u8").tobytes()).hexdigest()[:12]
 
 
 def read_metadata(metadata: dict[str, str]) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def load_extractor(path: Path) -> Extractor:
         return load_classifier(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     try:
-        with warnings.catch_warnings(), quiet("torch.export"):
+        with warnings.catch_warnings(), quiet():
             warnings.simplefilter("ignore")  # torch's own, of a file that the error speaks of
             if path.suffix.lower() == ".pt2":
                 model = torch.export.load(path).module()
@@ -76,20 +76,25 @@ def load_extractor(path: Path) -> Extractor:
                 model = torch.jit.load(str(path), map_location="cpu").eval()
     except Exception as error:  # both raise many kinds for foreign files
         raise ConfigurationError(
-            f"--extractor: {path} is no TorchScript or torch.export file ({str(error).strip().splitlines()[0].split('. ')[0]})"
+            f"--extractor: {path} is no TorchScript or torch.export file ({first_sentence(error)})"
         ) from None
     return ScriptExtractor(model, path.name, digest)
 
 
+def first_sentence(error: Exception) -> str:
+    """What it says first, or its kind if it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0]
+
+
 @contextlib.contextmanager
-def quiet(name: str) -> Iterator[None]:
-    """What is logged under this name is not shown meanwhile."""
-    logger = logging.getLogger(name)
-    before, logger.disabled = logger.disabled, True
+def quiet() -> Iterator[None]:
+    """Nothing is logged meanwhile."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.disabled = before
+        logging.disable(before)
 
 
 def pick_extractor(extractor: Path | None, inception: Path | None) -> Extractor:
