@@ -41,3 +41,11 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError, TypeError):
         return False
     return bool(mallopt(TRIM_THRESHOLD, 2**31 - 1)) and bool(mallopt(MMAP_THRESHOLD, LARGEST_KEPT))
+
+
+def give_back_freed_memory() -> bool:
+    """Hand what was freed back to the system after work that is not repeated, and say whether anything was (GNU only)."""
+    try:
+        return bool(ctypes.CDLL(None).malloc_trim(0))
+    except (OSError, AttributeError, TypeError):
+        return False

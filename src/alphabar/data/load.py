@@ -19,6 +19,7 @@ import numpy as np
 from ..conditions.base import Offer
 from ..conditions.kinds import Conditions
 from ..errors import ConfigurationError, DataError, StorageError, UnusableData, nearest
+from ..machine import give_back_freed_memory
 from .builtin_sets import BUILTIN_SETS
 from .conditioned import (
     declared_folders,
@@ -82,7 +83,9 @@ def load_data(
     resolved = settings.model_copy(
         update={"size": [height, width], "channels": channels, "class_from": class_from, "conditions": list(found)}
     )
-    return LoadedData(subset(everything, ~held_out), subset(everything, held_out), report, resolved, found)
+    loaded = LoadedData(subset(everything, ~held_out), subset(everything, held_out), report, resolved, found)
+    give_back_freed_memory()  # that of the search for near-duplicates
+    return loaded
 
 
 def subset(data: PictureSet, mask: np.ndarray) -> PictureSet:
