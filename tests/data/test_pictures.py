@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from alphabar.data.pictures import PictureSet, PointSet, Rows, to_signed, to_uint8
+from alphabar.data.pictures import Numbered, PictureSet, PointSet, Rows, to_signed, to_uint8
 
 from .making import noise
 
@@ -134,3 +134,12 @@ def test_points_serve_for_pictures():
     assert points.shape == (2,)
     assert points.batch(np.array([2, 0])).x_0.tolist() == [[4.0, 5.0], [0.0, 1.0]]
     assert points.fingerprint() != PointSet(points.points + 1e-6).fingerprint()
+
+
+def test_names_of_an_array_read_like_a_list():
+    assert Numbered(3) == ["#0", "#1", "#2"]
+    part = Numbered(np.array([4, 7, 9], np.int32))
+    assert part == ["#4", "#7", "#9"] != ["#4", "#7", "#8"]
+    assert (part[-1], part[np.int64(1)], part[1:]) == ("#9", "#7", ["#7", "#9"])
+    with pytest.raises(IndexError):
+        part[3]
