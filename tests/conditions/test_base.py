@@ -127,6 +127,7 @@ def test_the_encoders_of_a_model_are_one_module_and_take_null_for_what_is_not_gi
     )
     assert [name for name, _ in encoders.items()] == ["class", "text", "map", "image"]
     assert {name.split(".")[1] for name, _ in encoders.named_parameters()} == {"class", "text"}  # the others have none
+    nn.init.ones_(encoders["text"].null_vector)  # 0 at the start, which a sum would not show
     labels = torch.tensor([0, 1])
     together = encoders({"class": labels}, 2)
     apart = [encoders[name](labels if name == "class" else None, 2) for name, _ in encoders.items()]

@@ -1,7 +1,7 @@
-"""Runs tests against a changed copy of the package, many times, without importing torch anew: a process that has the libraries
-loaded, but not alphabar, forks for each run.
+"""Runs tests against a package with a defect in it, many times, without importing torch anew: a process that has the libraries and
+the package loaded forks for each run, and the child plants the defect.
 
-Reads lines of JSON {"path", "arguments", "output"} and answers each with the exit code of pytest.
+Reads lines of JSON {"defect", "arguments", "output"} and answers each with the exit code of pytest.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,24 +24,21 @@ LIBRARIES = (
     "filelock hypothesis.strategies matplotlib.figure numpy PIL.Image PIL.ImageFont pydantic.fields pydantic.main rich.console "
     "safetensors.torch scipy.stats torch torch.distributed.tensor typer.testing yaml"  # torch.testing imports that of distributed
 )
-os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-for library in LIBRARIES.split():
-    importlib.import_module(library)
-with contextlib.redirect_stdout(io.StringIO()):
-    pytest.main(["--version", "-o", "addopts="])
-gc.freeze()  # so that no child looks through all of it for garbage
-
 SECONDS = 300
 
 
-def run(path: str, arguments: list[str], output: str) -> Any:
-    """In a child: pytest with the package of `path`, printing into the file `output`."""
+def run(defect: str, arguments: list[str], output: str) -> Any:
+    """In a child: pytest with the defect of this name planted ("" for none), printing into the file `output`."""
+    from mutants.defects import DEFECTS
+    from mutants.seeding import plant
+
     signal.alarm(SECONDS)
     with open(output, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    sys.path.insert(0, path)
-    os.environ["PYTHONPATH"] = path  # for the commands that tests start
+    for each in DEFECTS:
+        if each.name == defect:
+            plant(each)
     return pytest.main(arguments)
 
 
@@ -59,5 +57,14 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
-    assert "alphabar" not in sys.modules
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    for library in LIBRARIES.split():
+        importlib.import_module(library)
+    with contextlib.redirect_stdout(io.StringIO()):
+        pytest.main(["--version", "-o", "addopts="])
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from mutants.seeding import package_modules
+
+    package_modules()
+    gc.freeze()  # so that no child looks through all of it for garbage
     serve()
