@@ -27,11 +27,11 @@ from alphabar.conditions.image import enlarge, luma, reduce
 from alphabar.data.builtin_sets import load_fashion_mnist
 from alphabar.data.decode import read_picture
 from alphabar.data.pictures import to_signed, to_uint8
+from alphabar.diffusion.gaussian import diffuse
+from alphabar.diffusion.parameterization import target
 from alphabar.evaluation.classifier import ClassifierExtractor, load_classifier
 from alphabar.evaluation.extractors import features
-from alphabar.gaussian import diffuse
-from alphabar.parameterization import target
-from alphabar.pipeline import Pipeline
+from alphabar.generation.pipeline import Pipeline
 from alphabar.randomness import generator, normal_rows
 
 app = typer.Typer(add_completion=False, help=__doc__)

@@ -28,13 +28,13 @@ import typer
 from side_by_side import NETWORKS, TUNED, in_turns, theirs
 
 import alphabar
-from alphabar.config import finish, resolve
 from alphabar.data.pictures import PictureSet
 from alphabar.evaluation.extractors import Extractor, features, load_extractor
 from alphabar.evaluation.quality import Distances
 from alphabar.evaluation.run_evaluation import real_of_run
 from alphabar.interop.unet_config import from_unet_config
 from alphabar.runs.checkpoint import find_checkpoint
+from alphabar.settings.config import finish, resolve
 from alphabar.training.loop import Trainer
 
 app = typer.Typer(add_completion=False, help=__doc__)

@@ -32,19 +32,19 @@ from side_by_side import in_turns
 import alphabar
 from alphabar.data.builtin_sets import load_fashion_mnist
 from alphabar.data.pictures import PictureSet, to_signed, to_uint8
-from alphabar.denoiser import DenoiserLike
+from alphabar.diffusion.denoiser import DenoiserLike
+from alphabar.engine.speed import settle_sampling
 from alphabar.evaluation.classifier import load_classifier
 from alphabar.evaluation.distances import kernel_distance
 from alphabar.evaluation.extractors import Extractor, features, load_extractor
 from alphabar.evaluation.pictures import real_pictures, take
 from alphabar.evaluation.quality import REAL_AT_MOST, Distances, drawn
 from alphabar.evaluation.run_evaluation import asked_of, real_of_run, samples_of
-from alphabar.pipeline import Pipeline
+from alphabar.generation.pipeline import Pipeline
 from alphabar.randomness import derive_seeds, generator
 from alphabar.runs.checkpoint import find_checkpoint
 from alphabar.samplers.base import last_state, sample_states
 from alphabar.samplers.methods import METHODS, Options, build_sampler
-from alphabar.speed import settle_sampling
 from conditions import FILE, labels
 
 app = typer.Typer(add_completion=False, help=__doc__)

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from alphabar.config import finish
 from alphabar.data.pictures import PictureSet
 from alphabar.interop.unet_config import from_unet_config
+from alphabar.settings.config import finish
 from alphabar.training.loop import Trainer
 
 NETWORKS: dict[str, dict[str, Any]] = {

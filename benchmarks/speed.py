@@ -50,11 +50,11 @@ from side_by_side import (
     theirs,
 )
 
-from alphabar.config import finish
 from alphabar.data.pictures import PictureSet
-from alphabar.networks.fused import FusedAttention, doubled_convolution, fused_group_norm
-from alphabar.pipeline import Pipeline
+from alphabar.generation.pipeline import Pipeline
+from alphabar.kernels.fused import FusedAttention, doubled_convolution, fused_group_norm
 from alphabar.samplers.base import last_state
+from alphabar.settings.config import finish
 from alphabar.training.loop import Trainer
 from alphabar.training.session import train
 

@@ -110,7 +110,7 @@ def settings_reference(language: str) -> str:
     from pydantic_core import PydanticUndefined
 
     from alphabar.conditions.kinds import KINDS
-    from alphabar.config import all_fields
+    from alphabar.settings.config import all_fields
 
     heads = {"en": "| setting | default | meaning |", "zh": "| 设置 | 默认值 | 含义 |"}[language]
     fields = [(key, field) for key, field in all_fields()]
@@ -131,8 +131,8 @@ def settings_reference(language: str) -> str:
 
 
 MODULES = (
-    "alphabar", "alphabar.schedule", "alphabar.gaussian", "alphabar.parameterization", "alphabar.denoiser", "alphabar.loss",
-    "alphabar.guidance", "alphabar.pipeline", "alphabar.editing", "alphabar.evaluation.distances", "alphabar.evaluation.likelihood",
+    "alphabar", "alphabar.diffusion.schedule", "alphabar.diffusion.gaussian", "alphabar.diffusion.parameterization", "alphabar.diffusion.denoiser", "alphabar.diffusion.loss",
+    "alphabar.diffusion.guidance", "alphabar.generation.pipeline", "alphabar.generation.editing", "alphabar.evaluation.distances", "alphabar.evaluation.likelihood",
 )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ def _short_speed_measurement(monkeypatch):
 @pytest.fixture(autouse=True)
 def _plain_float32(monkeypatch):
     """Precision and kernels that "auto" finds depend on the machine, so tests of anything else take the plain ones."""
-    from alphabar import speed
+    from alphabar.engine import speed
     from alphabar.training import session
 
     def plain(denoiser, shape, precision, kernels, work):

@@ -25,14 +25,14 @@ import alphabar
 from alphabar import cli
 from alphabar.conditions import kinds
 from alphabar.conditions.base import Offer, Sizes
-from alphabar.config import finish, resolve
 from alphabar.data.builtin_sets import load_digits
 from alphabar.data.load import load_data
-from alphabar.data.settings import DataSettings
 from alphabar.errors import ConfigurationError, DataError
 from alphabar.explain.formulas import ASIDES, FORMULAS, NAMED
 from alphabar.explain.notation import to_sentence
 from alphabar.explain.topics import TOPICS
+from alphabar.settings.config import finish, resolve
+from alphabar.settings.data import DataSettings
 
 from .cli.running import run_command_line
 

@@ -11,22 +11,22 @@ import torch
 from PIL import Image
 from torch import nn
 
-from alphabar import editing
 from alphabar.data.pictures import to_signed, to_uint8
-from alphabar.denoiser import Denoiser
+from alphabar.diffusion.denoiser import Denoiser
+from alphabar.diffusion.gaussian import expand
+from alphabar.diffusion.parameterization import Prediction, eps_from_x_0
+from alphabar.diffusion.schedule import build_schedule
 from alphabar.errors import ConfigurationError, DataError
-from alphabar.gaussian import expand
+from alphabar.generation import editing
+from alphabar.generation.pipeline import Pipeline
 from alphabar.model import build_denoiser
-from alphabar.parameterization import Prediction, eps_from_x_0
-from alphabar.pipeline import Pipeline
 from alphabar.samplers.ancestral import Ancestral
 from alphabar.samplers.base import last_state, seeded_noises, walk
 from alphabar.samplers.ddim import DDIM
 from alphabar.samplers.grids import time_grid
 from alphabar.samplers.methods import METHODS, Options, build_sampler
 from alphabar.samplers.repaint import RePaint, with_returns
-from alphabar.schedule import build_schedule
-from alphabar.settings import DiffusionSettings, SampleSettings, ScheduleSettings
+from alphabar.settings.base import DiffusionSettings, SampleSettings, ScheduleSettings
 
 from .training.small import config
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from alphabar.config import finish, resolve
+from alphabar.settings.config import finish, resolve
 
 ROOT = Path(__file__).parents[1]
 

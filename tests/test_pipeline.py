@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from alphabar.diffusion.schedule import Time
 from alphabar.errors import ConfigurationError
+from alphabar.generation.pipeline import Pipeline
 from alphabar.model import build_denoiser
-from alphabar.pipeline import Pipeline
-from alphabar.schedule import Time
 
 from .training.small import config
 
@@ -96,8 +96,8 @@ def test_a_batch_fits_with_the_passes_that_guidance_takes(pipeline, monkeypatch,
     monkeypatch.setattr(pipeline.denoiser.network, "forward", watched)
     list(own.stream([1, 2], asked, batch=2))
     assert max(most) == 2 * passes
-    monkeypatch.setattr("alphabar.pipeline.activation_bytes", lambda *arguments: 1000)
-    monkeypatch.setattr("alphabar.pipeline.available_memory", lambda: 4 * 12 * 1000.0)
+    monkeypatch.setattr("alphabar.generation.pipeline.activation_bytes", lambda *arguments: 1000)
+    monkeypatch.setattr("alphabar.generation.pipeline.available_memory", lambda: 4 * 12 * 1000.0)
     assert own.fitting_batch(asked) == 12 // passes
 
 

@@ -9,15 +9,15 @@ from copy import deepcopy
 import pytest
 import torch
 
-from alphabar import speed
-from alphabar.config import finish
-from alphabar.denoiser import Denoiser
+from alphabar.diffusion.denoiser import Denoiser
+from alphabar.diffusion.schedule import TableSchedule, linear_betas
+from alphabar.engine import speed
+from alphabar.engine.speed import PLAIN, Choice, Result, Way, choose, measure, settle_sampling, settle_way, ways
 from alphabar.errors import ConfigurationError
+from alphabar.generation.pipeline import Asked, Pipeline
 from alphabar.model import build_denoiser
 from alphabar.networks.layers import Attention, GroupNorm
-from alphabar.pipeline import Asked, Pipeline
-from alphabar.schedule import TableSchedule, linear_betas
-from alphabar.speed import PLAIN, Choice, Result, Way, choose, measure, settle_sampling, settle_way, ways
+from alphabar.settings.config import finish
 from alphabar.training import session as sessions
 
 SHAPE = (1, 8, 8)
@@ -293,7 +293,9 @@ def test_batches_are_measured_on_the_network(denoiser, monkeypatch):
 
 def test_only_long_sampling_measures_its_batch(denoiser, monkeypatch):
     measured: list[int] = []
-    monkeypatch.setattr("alphabar.pipeline.fastest_batch", lambda denoiser, shape, most: measured.append(most) or 8)
+    monkeypatch.setattr(
+        "alphabar.generation.pipeline.fastest_batch", lambda denoiser, shape, most: measured.append(most) or 8
+    )
     own = Pipeline(denoiser, SHAPE).with_settings(steps=100)
     few = speed.MANY_EVALUATIONS // own.steps // 2
     assert own.fitting_batch(Asked.nothing(few)) > 8
@@ -313,8 +315,8 @@ def settled(monkeypatch):
         denoiser.use_fused(True)
 
     monkeypatch.setattr(speed, "settle_sampling", settle)
-    monkeypatch.setattr("alphabar.pipeline.fastest_batch", lambda denoiser, shape, most: 64)
-    for module in ("alphabar.pipeline", "alphabar.speed"):
+    monkeypatch.setattr("alphabar.generation.pipeline.fastest_batch", lambda denoiser, shape, most: 64)
+    for module in ("alphabar.generation.pipeline", "alphabar.engine.speed"):
         monkeypatch.setattr(f"{module}.MANY_EVALUATIONS", 60)
     return asked
 

@@ -18,10 +18,10 @@ import typer
 from matplotlib.figure import Figure
 
 import alphabar
-from alphabar.gaussian import diffuse, posterior_mean, posterior_variance
-from alphabar.pipeline import Pipeline
+from alphabar.diffusion.gaussian import diffuse, posterior_mean, posterior_variance
+from alphabar.diffusion.schedule import TableSchedule, cosine_betas, linear_betas, scaled_linear_betas, sigmoid_betas
+from alphabar.generation.pipeline import Pipeline
 from alphabar.randomness import normal
-from alphabar.schedule import TableSchedule, cosine_betas, linear_betas, scaled_linear_betas, sigmoid_betas
 
 HERE = Path(__file__).parent
 FOLDER = [HERE]  # where the figures go

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from alphabar.config import finish
 from alphabar.data.pictures import PointSet
-from alphabar.pipeline import Pipeline
+from alphabar.generation.pipeline import Pipeline
+from alphabar.settings.config import finish
 from alphabar.training.loop import Trainer
 
 STEPS, SHOWN = 1500, (0, 50, 70, 85, 100)

@@ -10,9 +10,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from alphabar.conditions.base import Cond, Encoder, Offer, Sizes, hide
-from alphabar.conditions.settings import KindSettings
 from alphabar.data.sources import Catalogue, PictureFile
 from alphabar.errors import ConfigurationError, DataError
+from alphabar.settings.conditions import KindSettings
 
 
 class AngleSettings(KindSettings):

@@ -84,7 +84,7 @@ from torch import nn
 import alphabar
 from alphabar.data.builtin_sets import load_fashion_mnist
 from alphabar.data.pictures import to_signed
-from alphabar.gaussian import diffuse
+from alphabar.diffusion.gaussian import diffuse
 
 pictures, labels, names = load_fashion_mnist()
 pipeline = alphabar.load("runs/fashion-unconditional")

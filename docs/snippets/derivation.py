@@ -4,8 +4,8 @@
 
 # region jump
 import torch
-from alphabar.gaussian import diffuse
-from alphabar.schedule import TableSchedule, linear_betas
+from alphabar.diffusion.gaussian import diffuse
+from alphabar.diffusion.schedule import TableSchedule, linear_betas
 
 schedule = TableSchedule(linear_betas(steps=100))
 x_0 = torch.tensor([[1.0, -1.0]])
@@ -14,7 +14,7 @@ x_t = diffuse(x_0, schedule.alpha_bars[60], eps)  # step 60 of 100
 # endregion
 
 # region back
-from alphabar.gaussian import posterior_mean, reverse_mean_from_eps
+from alphabar.diffusion.gaussian import posterior_mean, reverse_mean_from_eps
 
 now, before = schedule.alpha_bars[60], schedule.alpha_bars[59]
 from_x_0 = posterior_mean(x_0, x_t, now, before)
@@ -36,7 +36,7 @@ for _ in range(400):
 # endregion
 
 # region sample
-from alphabar.gaussian import posterior_variance
+from alphabar.diffusion.gaussian import posterior_variance
 
 x = torch.randn(1000, 2)
 for t in range(100, 0, -1):

@@ -19,7 +19,7 @@ mask.save("mask.png")
 
 # region inpaint
 import alphabar
-from alphabar import editing
+from alphabar.generation import editing
 
 pipeline = alphabar.load("runs/fashion").with_settings(steps=50)
 pictures = editing.read_pictures(pipeline, ["pictures/0.png", "pictures/1.png"])
@@ -29,7 +29,7 @@ editing.inpaint(pipeline, pictures, masks, seeds=[1, 2], resamplings=5, jump=5).
 
 # region image
 import alphabar
-from alphabar import editing
+from alphabar.generation import editing
 
 pipeline = alphabar.load("runs/fashion")
 pictures = editing.read_pictures(pipeline, ["pictures/0.png", "pictures/1.png"])
@@ -40,7 +40,7 @@ for strength in (0.3, 0.5, 0.7):
 
 # region interpolate
 import alphabar
-from alphabar import editing
+from alphabar.generation import editing
 
 pipeline = alphabar.load("runs/fashion").with_settings(steps=50)
 ends = editing.read_pictures(pipeline, ["pictures/0.png", "pictures/1.png"])
@@ -49,7 +49,7 @@ editing.interpolate(pipeline, ends, 9).run().save("between.png")
 
 # region seeds
 import alphabar
-from alphabar import editing
+from alphabar.generation import editing
 
 pipeline = alphabar.load("runs/fashion")
 dresses = pipeline.ask(9, {"class": "Dress"})
@@ -58,7 +58,7 @@ editing.interpolate_seeds(pipeline, (3, 8), 9, dresses).run().save("dresses.png"
 
 # region variations
 import alphabar
-from alphabar import editing
+from alphabar.generation import editing
 
 pipeline = alphabar.load("runs/fashion").with_settings(steps=50)
 pictures = editing.read_pictures(pipeline, ["pictures/1.png"] * 8)
@@ -67,7 +67,7 @@ editing.variations(pipeline, pictures, 0.3, seeds=range(8)).run().save("like-1.p
 
 # region states
 import alphabar
-from alphabar import editing
+from alphabar.generation import editing
 
 pipeline = alphabar.load("runs/fashion")
 pictures = editing.read_pictures(pipeline, ["pictures/0.png"])

@@ -4,7 +4,7 @@
 
 # region schedule
 import torch
-from alphabar.schedule import TableSchedule
+from alphabar.diffusion.schedule import TableSchedule
 
 
 def quadratic_betas(steps: int) -> torch.Tensor:
@@ -17,7 +17,7 @@ print(schedule.alpha_bars[-1])  # near 0: nothing of the picture is left at the 
 # endregion
 
 # region sampler
-from alphabar.parameterization import Prediction
+from alphabar.diffusion.parameterization import Prediction
 from alphabar.samplers.base import Sampler, Visit, last_state, sample_states
 from alphabar.samplers.coordinates import jump
 

@@ -4,11 +4,11 @@
 
 # region compare
 import torch
-from alphabar.parameterization import Prediction
+from alphabar.diffusion.parameterization import Prediction
 from alphabar.samplers.base import last_state, sample_states
 from alphabar.samplers.dpm_2m import DPMSolver2M
 from alphabar.samplers.euler import Euler
-from alphabar.schedule import ContinuousCosineSchedule
+from alphabar.diffusion.schedule import ContinuousCosineSchedule
 
 
 class Exact:

@@ -4,11 +4,11 @@
 
 # region own
 import torch
-from alphabar.config import finish
+from alphabar.settings.config import finish
 from alphabar.data.load import load_data
-from alphabar.data.settings import DataSettings
-from alphabar.denoiser import Denoiser
-from alphabar.schedule import build_schedule
+from alphabar.settings.data import DataSettings
+from alphabar.diffusion.denoiser import Denoiser
+from alphabar.diffusion.schedule import build_schedule
 from alphabar.training.loop import Trainer
 
 

@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .denoiser import Denoiser as Denoiser
+    from .diffusion.denoiser import Denoiser as Denoiser
     from .errors import AlphabarError as AlphabarError
-    from .pipeline import Pipeline as Pipeline
-    from .pipeline import load as load
+    from .generation.pipeline import Pipeline as Pipeline
+    from .generation.pipeline import load as load
     from .training.session import Session as Session
     from .training.session import prepare as prepare
     from .training.session import train as train
 
 _HOMES = {
     "AlphabarError": "errors",
-    "Denoiser": "denoiser",
-    "Pipeline": "pipeline",
+    "Denoiser": "diffusion.denoiser",
+    "Pipeline": "generation.pipeline",
     "Session": "training.session",
-    "load": "pipeline",
+    "load": "generation.pipeline",
     "prepare": "training.session",
     "train": "training.session",
 }

@@ -9,13 +9,13 @@ from torch import nn
 
 from .conditions.base import Doors, Sizes
 from .conditions.kinds import all_doors, build_encoders
-from .config import Config
-from .denoiser import Denoiser
+from .diffusion.denoiser import Denoiser
+from .diffusion.schedule import build_schedule
 from .errors import ConfigurationError
 from .networks.mlp import MLP
-from .networks.settings import MLPSettings
 from .networks.unet import UNet, check_size
-from .schedule import build_schedule
+from .settings.config import Config
+from .settings.networks import MLPSettings
 
 
 def build_denoiser(config: Config, shape: Sequence[int]) -> Denoiser:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from alphabar.cli.asking import Options, inputs_of, match_by_name, parse_classes, parse_guidance, read_prompts, spread
 from alphabar.errors import ConfigurationError
-from alphabar.images import read_record
+from alphabar.generation.images import read_record
 from alphabar.runs.folder import RunFolder
 from alphabar.training.session import prepare
 
@@ -275,7 +275,9 @@ def test_pictures_and_masks_are_matched_by_name(asked, runs, tmp_path):
 def test_an_animation_ends_with_the_result_as_its_encoder_makes_it(runs, alphabar, tmp_path, monkeypatch):
     """Of inpainting: what is known is kept, in the last frame too."""
     shown: list[np.ndarray] = []
-    monkeypatch.setattr("alphabar.images.grid", lambda pictures, *args: shown.append(pictures) or pictures[0])
+    monkeypatch.setattr(
+        "alphabar.generation.images.grid", lambda pictures, *args: shown.append(pictures) or pictures[0]
+    )
     known, mask = np.full((8, 8, 3), 77, np.uint8), np.zeros((8, 8), np.uint8)
     mask[:4] = 255
     save(tmp_path / "known.png", known)

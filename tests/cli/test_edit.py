@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alphabar import editing
 from alphabar.cli.edit import animation_path, parse_ends, read_request
 from alphabar.errors import ConfigurationError
-from alphabar.images import read_record
-from alphabar.pipeline import load
+from alphabar.generation import editing
+from alphabar.generation.images import read_record
+from alphabar.generation.pipeline import load
 from alphabar.randomness import derive_seeds
 from alphabar.training.session import prepare
 

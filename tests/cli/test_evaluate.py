@@ -10,7 +10,7 @@ import pytest
 
 from alphabar.cli.evaluate import beside
 from alphabar.evaluation.run_evaluation import own_size
-from alphabar.images import save_png
+from alphabar.generation.images import save_png
 
 from ..evaluation.test_classifier import stripes
 from .test_interop import SETS

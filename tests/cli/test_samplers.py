@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from alphabar.cli.sample import parse_seeds
-from alphabar.images import read_record
+from alphabar.generation.images import read_record
 from alphabar.samplers.methods import auto_choice
 from alphabar.training.session import prepare
 

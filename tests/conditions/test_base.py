@@ -13,10 +13,10 @@ from torch import nn
 from alphabar.conditions import kinds
 from alphabar.conditions.base import Cond, Doors, Encoder, Offer, hide, merge, stack
 from alphabar.conditions.kinds import KINDS, all_doors, build_encoders, kind_of, read_settings
-from alphabar.conditions.settings import KindSettings
 from alphabar.data.load import load_data
-from alphabar.data.settings import DataSettings
 from alphabar.errors import ConfigurationError, DataError
+from alphabar.settings.conditions import KindSettings
+from alphabar.settings.data import DataSettings
 
 from ..data.making import with_metadata
 from .making import SHAPE, SIZES, TEXT, assert_same, doors_of, encoder, indices, noise, rows

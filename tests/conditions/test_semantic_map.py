@@ -27,8 +27,8 @@ from alphabar.conditions.semantic_map import (
 from alphabar.data.decode import read_picture
 from alphabar.data.load import load_data
 from alphabar.data.pictures import mirror
-from alphabar.data.settings import DataSettings
 from alphabar.errors import ConfigurationError, DataError, UnusableData
+from alphabar.settings.data import DataSettings
 
 from .making import encoder, indices, save_palette, save_png
 

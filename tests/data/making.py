@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from alphabar.data.load import LoadedData, load_data
-from alphabar.data.settings import DataSettings
+from alphabar.settings.data import DataSettings
 
 
 def load(source: Path | str, cache: Path | None = None, **settings) -> LoadedData:

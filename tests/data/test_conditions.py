@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from alphabar.data.load import LoadedData, load_data
-from alphabar.data.settings import DataSettings
 from alphabar.errors import ConfigurationError, DataError, UnusableData
+from alphabar.settings.data import DataSettings
 from alphabar.training.session import prepare
 
 from .making import noise, npz, save, save_many, with_metadata

@@ -17,8 +17,8 @@ from PIL import Image
 
 from alphabar.data.load import allocate, load_data
 from alphabar.data.pictures import Rows
-from alphabar.data.settings import DataSettings
 from alphabar.errors import ConfigurationError, DataError, StorageError
+from alphabar.settings.data import DataSettings
 
 from .making import exif, load, noise, npz, photo, save, save_many
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alphabar.data.settings import DataSettings
 from alphabar.errors import ConfigurationError, DataError
+from alphabar.settings.data import DataSettings
 
 from .making import load, noise, npz, photo, save, save_many, with_metadata
 

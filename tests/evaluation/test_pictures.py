@@ -15,7 +15,7 @@ from alphabar.data.pictures import PictureSet, PointSet
 from alphabar.errors import ConfigurationError, DataError
 from alphabar.evaluation.pictures import real_pictures
 from alphabar.evaluation.run_evaluation import settings_of
-from alphabar.pipeline import load
+from alphabar.generation.pipeline import load
 from alphabar.runs.checkpoint import find_checkpoint
 from alphabar.training.session import prepare
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from alphabar.denoiser import Denoiser
+from alphabar.diffusion.denoiser import Denoiser
 from alphabar.errors import NonFiniteError
 from alphabar.evaluation.likelihood import ode_bits, variational_bound
 from alphabar.evaluation.pictures import RealPictures, real_pictures
 from alphabar.evaluation.run_likelihood import Options, check_finite, measure_likelihood
-from alphabar.pipeline import Pipeline, load
+from alphabar.generation.pipeline import Pipeline, load
 from alphabar.runs.checkpoint import find_checkpoint
 from alphabar.samplers.clip import Clipped
 
@@ -128,8 +128,8 @@ def test_long_work_takes_the_fastest_kernels_and_gives_the_same(model, real, mon
         asked.append(evaluations)
         denoiser.use_fused(True)
 
-    monkeypatch.setattr("alphabar.speed.settle_sampling", settle)
-    monkeypatch.setattr("alphabar.speed.MANY_EVALUATIONS", 55)
+    monkeypatch.setattr("alphabar.engine.speed.settle_sampling", settle)
+    monkeypatch.setattr("alphabar.engine.speed.MANY_EVALUATIONS", 55)
     fused = measure_likelihood(model, real, FEW)
     assert asked == [5 * (5 + 6)]
     parts = [part.fused for part in model.denoiser.network.modules() if hasattr(part, "fused")]

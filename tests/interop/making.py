@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from alphabar.config import Config
+from alphabar.generation.pipeline import Pipeline, load
 from alphabar.model import build_denoiser
-from alphabar.pipeline import Pipeline, load
 from alphabar.runs.checkpoint import save_checkpoint
 from alphabar.runs.folder import RunFolder
 from alphabar.samplers.base import last_state, seeded_noises
+from alphabar.settings.config import Config
 
 from ..training.small import config
 

@@ -13,12 +13,12 @@ import torch
 import yaml
 from PIL import Image
 
+from alphabar import storage as atomic
+from alphabar.diffusion.schedule import build_schedule
 from alphabar.errors import ConfigurationError, StorageError
+from alphabar.generation.pipeline import load
 from alphabar.interop.diffusers_export import Export, export_notes, write_export
 from alphabar.interop.scheduler_config import to_scheduler_config
-from alphabar.pipeline import load
-from alphabar.runs import atomic
-from alphabar.schedule import build_schedule
 
 from ..training.small import config
 from .making import CLASSES, SEEDS, ancestral, make_run, same_noise  # noqa: F401

@@ -15,13 +15,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from alphabar.diffusion.schedule import build_schedule
 from alphabar.errors import AlphabarError, CheckpointError, ConfigurationError
+from alphabar.generation.pipeline import load
 from alphabar.interop.diffusers_export import Export, write_export
 from alphabar.interop.diffusers_import import Import, read_import, write_import
-from alphabar.pipeline import load
 from alphabar.runs.checkpoint import find_checkpoint, is_whole
 from alphabar.runs.folder import RunFolder
-from alphabar.schedule import build_schedule
 
 from .making import CLASSES, ancestral, config_of, make_run, random_tensors, same_noise  # noqa: F401
 
@@ -182,7 +182,7 @@ def test_published_repositories(name, tmp_path):
 
 
 def test_ddpm_cifar10_is_the_preset_of_that_name(tmp_path):
-    from alphabar.config import finish
+    from alphabar.settings.config import finish
 
     folder = flat_folder(tmp_path / "x", CIFAR10 | {"block_out_channels": [32] * 4}, "fixed_large", ".bin")
     ours = finish({"preset": "ddpm-cifar10", "network": {"channels": [32] * 4, "dropout": 0.0}}, [32, 32])

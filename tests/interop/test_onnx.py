@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from alphabar.errors import ConfigurationError
+from alphabar.generation.pipeline import Pipeline, load
 from alphabar.interop.onnx_export import condition_inputs, export_onnx, sampler_facts
-from alphabar.pipeline import Pipeline, load
 from alphabar.runs.checkpoint import find_checkpoint
 from alphabar.samplers.base import seeded_noises
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from alphabar.conditions.base import Cond
-from alphabar.gaussian import expand
-from alphabar.parameterization import Prediction, eps_from_x_0
-from alphabar.schedule import Schedule, Time
+from alphabar.diffusion.gaussian import expand
+from alphabar.diffusion.parameterization import Prediction, eps_from_x_0
+from alphabar.diffusion.schedule import Schedule, Time
 
 
 class GaussianMixture:

@@ -8,15 +8,21 @@ from itertools import pairwise
 import pytest
 import torch
 
+from alphabar.diffusion.gaussian import posterior_variance, stride_beta
+from alphabar.diffusion.parameterization import Prediction, eps_from_x_0
+from alphabar.diffusion.schedule import (
+    ContinuousCosineSchedule,
+    TableSchedule,
+    build_schedule,
+    cosine_betas,
+    linear_betas,
+)
 from alphabar.errors import ConfigurationError
-from alphabar.gaussian import posterior_variance, stride_beta
-from alphabar.parameterization import Prediction, eps_from_x_0
 from alphabar.samplers.ancestral import Ancestral
 from alphabar.samplers.base import last_state, sample_states
 from alphabar.samplers.clip import Clipped, dynamic_threshold
 from alphabar.samplers.grids import time_grid, trailing_times
-from alphabar.schedule import ContinuousCosineSchedule, TableSchedule, build_schedule, cosine_betas, linear_betas
-from alphabar.settings import ScheduleSettings
+from alphabar.settings.base import ScheduleSettings
 
 from .exact import GaussianMixture, gaussian
 

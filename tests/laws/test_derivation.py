@@ -21,12 +21,7 @@ import torch
 sympy = pytest.importorskip("sympy")
 
 from alphabar.conditions.base import Cond  # noqa: E402
-from alphabar.editing import slerp  # noqa: E402
-from alphabar.evaluation.distances import frechet_distance, kernel_distance  # noqa: E402
-from alphabar.evaluation.likelihood import bits_per_dimension, dequantized  # noqa: E402
-from alphabar.explain.formulas import ASIDES, FORMULAS, NAMED  # noqa: E402
-from alphabar.explain.notation import symbol, to_sentence, to_sympy  # noqa: E402
-from alphabar.gaussian import (  # noqa: E402
+from alphabar.diffusion.gaussian import (  # noqa: E402
     diffuse,
     diffuse_step,
     kl_divergence,
@@ -37,10 +32,16 @@ from alphabar.gaussian import (  # noqa: E402
     step_mean,
     stride_beta,
 )
-from alphabar.guidance import ClassifierGuided, Guided  # noqa: E402
-from alphabar.loss import bound_weight, denoising_loss  # noqa: E402
+from alphabar.diffusion.guidance import ClassifierGuided, Guided  # noqa: E402
+from alphabar.diffusion.loss import bound_weight, denoising_loss  # noqa: E402
+from alphabar.diffusion.parameterization import Prediction, eps_from_v, v_from_x_0_and_eps, x_0_from_eps, x_0_from_v  # noqa: E402
+from alphabar.diffusion.schedule import TableSchedule, linear_betas  # noqa: E402
+from alphabar.evaluation.distances import frechet_distance, kernel_distance  # noqa: E402
+from alphabar.evaluation.likelihood import bits_per_dimension, dequantized  # noqa: E402
+from alphabar.explain.formulas import ASIDES, FORMULAS, NAMED  # noqa: E402
+from alphabar.explain.notation import symbol, to_sentence, to_sympy  # noqa: E402
+from alphabar.generation.editing import slerp  # noqa: E402
 from alphabar.networks.layers import sinusoidal_embedding  # noqa: E402
-from alphabar.parameterization import Prediction, eps_from_v, v_from_x_0_and_eps, x_0_from_eps, x_0_from_v  # noqa: E402
 from alphabar.randomness import uniform  # noqa: E402
 from alphabar.samplers.adaptive import Adaptive  # noqa: E402
 from alphabar.samplers.ancestral import Ancestral  # noqa: E402
@@ -50,7 +51,6 @@ from alphabar.samplers.ddim import DDIM, DDIMInversion  # noqa: E402
 from alphabar.samplers.dpm_2m import extrapolated  # noqa: E402
 from alphabar.samplers.euler import Euler  # noqa: E402
 from alphabar.samplers.repaint import RePaint  # noqa: E402
-from alphabar.schedule import TableSchedule, linear_betas  # noqa: E402
 
 ONE_STEP_EARLIER = {
     f"{name}[{t}]": f"{name}[{s}]"
@@ -957,7 +957,7 @@ class Guesses(torch.nn.Module):
 
 
 def simple_loss() -> torch.Tensor:
-    from alphabar.settings import LossSettings
+    from alphabar.settings.base import LossSettings
 
     return denoising_loss(Guesses(), tensor("x[0]"), TIME.reshape(1), tensor("eps"), None, LossSettings()).total  # type: ignore[arg-type]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from alphabar.gaussian import (
+from alphabar.diffusion.gaussian import (
     diffuse,
     diffuse_step,
     discretized_log_likelihood,
@@ -21,9 +21,9 @@ from alphabar.gaussian import (
     step_mean,
     stride_beta,
 )
-from alphabar.parameterization import x_0_from_eps
-from alphabar.schedule import TableSchedule, build_schedule, linear_betas
-from alphabar.settings import ScheduleSettings
+from alphabar.diffusion.parameterization import x_0_from_eps
+from alphabar.diffusion.schedule import TableSchedule, build_schedule, linear_betas
+from alphabar.settings.base import ScheduleSettings
 
 PRESETS = [
     ScheduleSettings(kind=kind, steps=40, zero_terminal_snr=zero)

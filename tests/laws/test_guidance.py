@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from alphabar.conditions.base import Cond
+from alphabar.diffusion.gaussian import expand
+from alphabar.diffusion.guidance import ClassifierGuided, Guided, rescaled
+from alphabar.diffusion.parameterization import Prediction, eps_from_x_0
+from alphabar.diffusion.schedule import Schedule, Time, build_schedule
 from alphabar.errors import ConfigurationError
-from alphabar.gaussian import expand
-from alphabar.guidance import ClassifierGuided, Guided, rescaled
-from alphabar.parameterization import Prediction, eps_from_x_0
 from alphabar.samplers.clip import Clipped
-from alphabar.schedule import Schedule, Time, build_schedule
-from alphabar.settings import ScheduleSettings
+from alphabar.settings.base import ScheduleSettings
 
 SCHEDULES = {
     "linear": ScheduleSettings(),

@@ -9,7 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from alphabar.denoiser import Denoiser
+from alphabar.diffusion.denoiser import Denoiser
+from alphabar.diffusion.gaussian import posterior_log_variances
+from alphabar.diffusion.parameterization import Prediction, eps_from_x_0, target
+from alphabar.diffusion.schedule import (
+    ContinuousCosineSchedule,
+    TableSchedule,
+    cosine_betas,
+    linear_betas,
+    rescale_zero_terminal_snr,
+)
 from alphabar.errors import ConfigurationError, DataError
 from alphabar.evaluation import likelihood
 from alphabar.evaluation.likelihood import (
@@ -25,17 +34,8 @@ from alphabar.evaluation.likelihood import (
     prior_term,
     variational_bound,
 )
-from alphabar.gaussian import posterior_log_variances
-from alphabar.parameterization import Prediction, eps_from_x_0, target
 from alphabar.samplers.clip import Clipped
-from alphabar.schedule import (
-    ContinuousCosineSchedule,
-    TableSchedule,
-    cosine_betas,
-    linear_betas,
-    rescale_zero_terminal_snr,
-)
-from alphabar.settings import DiffusionSettings
+from alphabar.settings.base import DiffusionSettings
 
 from .exact import GaussianMixture, draw_mixture, gaussian
 

@@ -9,19 +9,19 @@ import torch
 from torch import nn
 
 from alphabar.conditions.base import Cond
-from alphabar.denoiser import Denoiser
-from alphabar.errors import ConfigurationError
-from alphabar.gaussian import diffuse
-from alphabar.loss import bound_term, denoising_loss, loss_weight
-from alphabar.parameterization import target
-from alphabar.schedule import (
+from alphabar.diffusion.denoiser import Denoiser
+from alphabar.diffusion.gaussian import diffuse
+from alphabar.diffusion.loss import bound_term, denoising_loss, loss_weight
+from alphabar.diffusion.parameterization import target
+from alphabar.diffusion.schedule import (
     ContinuousCosineSchedule,
     TableSchedule,
     cosine_betas,
     linear_betas,
     rescale_zero_terminal_snr,
 )
-from alphabar.settings import DiffusionSettings, LossSettings
+from alphabar.errors import ConfigurationError
+from alphabar.settings.base import DiffusionSettings, LossSettings
 
 SNR = torch.tensor([0.0, 1e-4, 0.1, 1.0, 5.0, 80.0], dtype=torch.float64)
 SCHEDULE = TableSchedule(linear_betas(50))

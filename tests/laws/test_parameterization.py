@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alphabar.errors import ConfigurationError
-from alphabar.gaussian import diffuse
-from alphabar.parameterization import (
+from alphabar.diffusion.gaussian import diffuse
+from alphabar.diffusion.parameterization import (
     PREDICTIONS,
     eps_from_v,
     eps_from_x_0,
@@ -17,7 +16,8 @@ from alphabar.parameterization import (
     x_0_from_eps,
     x_0_from_v,
 )
-from alphabar.schedule import TableSchedule, linear_betas
+from alphabar.diffusion.schedule import TableSchedule, linear_betas
+from alphabar.errors import ConfigurationError
 
 SCHEDULE = TableSchedule(linear_betas(1000))
 TIMES = torch.tensor([0.001, 0.05, 0.3, 0.7, 1.0], dtype=torch.float64)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from alphabar.diffusion.gaussian import diffuse
+from alphabar.diffusion.schedule import ContinuousCosineSchedule, TableSchedule, build_schedule
 from alphabar.errors import ConfigurationError
-from alphabar.gaussian import diffuse
 from alphabar.samplers.adaptive import Adaptive
 from alphabar.samplers.ancestral import Ancestral
 from alphabar.samplers.base import Visit, last_state, sample_states, seeded_noises, walk
@@ -26,8 +27,7 @@ from alphabar.samplers.heun import Heun
 from alphabar.samplers.methods import METHODS, Options, auto_choice, build_sampler
 from alphabar.samplers.plms import PLMS
 from alphabar.samplers.unipc import UniPC
-from alphabar.schedule import ContinuousCosineSchedule, TableSchedule, build_schedule
-from alphabar.settings import OPTION_OF, SampleSettings, ScheduleSettings
+from alphabar.settings.base import OPTION_OF, SampleSettings, ScheduleSettings
 
 from .exact import GaussianMixture, draw_mixture
 

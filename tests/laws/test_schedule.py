@@ -10,8 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alphabar.errors import ConfigurationError
-from alphabar.schedule import (
+from alphabar.diffusion.schedule import (
     ContinuousCosineSchedule,
     TableSchedule,
     build_schedule,
@@ -21,7 +20,8 @@ from alphabar.schedule import (
     scaled_linear_betas,
     sigmoid_betas,
 )
-from alphabar.settings import ScheduleSettings
+from alphabar.errors import ConfigurationError
+from alphabar.settings.base import ScheduleSettings
 
 KINDS = ["linear", "scaled_linear", "cosine", "sigmoid"]
 TABLES = [
@@ -169,7 +169,7 @@ def test_continuous_cosine_is_the_cosine():
 
 def test_a_single_time_is_that_of_many_however_often_it_is_asked_for(monkeypatch):
     """Single times are remembered: a caller may change what it got, and the memory does not grow without end."""
-    monkeypatch.setattr("alphabar.schedule.KEPT_TIMES", 3)
+    monkeypatch.setattr("alphabar.diffusion.schedule.KEPT_TIMES", 3)
     table = TableSchedule(linear_betas(50))
     times = torch.tensor([0.0, 0.013, 0.4, 0.777, 1.0], dtype=torch.float64)
     for _ in range(3):

@@ -8,8 +8,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from alphabar.gaussian import posterior_variance, stride_beta
-from alphabar.parameterization import Prediction, eps_from_x_0
+from alphabar.diffusion.gaussian import posterior_variance, stride_beta
+from alphabar.diffusion.parameterization import Prediction, eps_from_x_0
+from alphabar.diffusion.schedule import ContinuousCosineSchedule, build_schedule
 from alphabar.samplers.ancestral import Ancestral
 from alphabar.samplers.base import Visit
 from alphabar.samplers.coordinates import half_log_snr
@@ -20,8 +21,7 @@ from alphabar.samplers.dpm_2m_sde import DPMSolver2MSDE
 from alphabar.samplers.dpm_3m import DPMSolver3M
 from alphabar.samplers.repaint import RePaint
 from alphabar.samplers.unipc import UniPC
-from alphabar.schedule import ContinuousCosineSchedule, build_schedule
-from alphabar.settings import ScheduleSettings
+from alphabar.settings.base import ScheduleSettings
 
 from .exact import gaussian
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from alphabar.diffusion.schedule import Schedule, build_schedule
 from alphabar.samplers.ancestral import Ancestral
 from alphabar.samplers.base import last_state, sample_states, walk
 from alphabar.samplers.ddim import DDIM
 from alphabar.samplers.dpm_2m_sde import DPMSolver2MSDE
 from alphabar.samplers.grids import time_grid
 from alphabar.samplers.methods import Options, build_sampler
-from alphabar.schedule import Schedule, build_schedule
-from alphabar.settings import ScheduleSettings
+from alphabar.settings.base import ScheduleSettings
 
 from .exact import CorrelatedGaussian, GaussianMixture
 

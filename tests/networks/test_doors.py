@@ -8,8 +8,8 @@ from torch import Tensor
 
 from alphabar.conditions.base import Cond, Doors
 from alphabar.networks.layers import CrossAttention, Modulation, place_embedding
-from alphabar.networks.settings import UNetSettings
 from alphabar.networks.unet import UNet
+from alphabar.settings.networks import UNetSettings
 
 
 def awake(module: torch.nn.Module) -> torch.nn.Module:

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 
 from alphabar.conditions.base import Cond, Doors
-from alphabar.networks import fused, native
+from alphabar.kernels import fused, native
 from alphabar.networks.layers import Attention, GroupNorm, Pointwise, Upsample
-from alphabar.networks.settings import UNetSettings
 from alphabar.networks.unet import UNet
+from alphabar.settings.networks import UNetSettings
 
 PRECISION = {torch.float32: 2e-6, torch.bfloat16: 8e-3}
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from alphabar.conditions.base import Cond, Doors
-from alphabar.config import PRESETS, finish
 from alphabar.errors import ConfigurationError
 from alphabar.model import build_denoiser, count_parameters
 from alphabar.networks.layers import sinusoidal_embedding
-from alphabar.networks.settings import UNetSettings
 from alphabar.networks.unet import UNet, from_patches, to_patches
+from alphabar.settings.config import PRESETS, finish
+from alphabar.settings.networks import UNetSettings
 
 SMALL = UNetSettings(channels=[8, 16, 16], blocks=1, attention=[False, True, False], groups=4)
 

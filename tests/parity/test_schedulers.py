@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from alphabar.denoiser import Denoiser
+from alphabar.diffusion.denoiser import Denoiser
+from alphabar.diffusion.schedule import TableSchedule, build_schedule
 from alphabar.samplers import dpm_3m
 from alphabar.samplers.ancestral import Ancestral
 from alphabar.samplers.base import walk
@@ -27,8 +28,7 @@ from alphabar.samplers.grids import time_grid
 from alphabar.samplers.heun import Heun
 from alphabar.samplers.plms import PLMS
 from alphabar.samplers.unipc import UniPC
-from alphabar.schedule import TableSchedule, build_schedule
-from alphabar.settings import DiffusionSettings, ScheduleSettings
+from alphabar.settings.base import DiffusionSettings, ScheduleSettings
 
 SHAPE = (2, 3, 4, 4)
 KINDS = {

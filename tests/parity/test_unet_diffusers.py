@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from alphabar.conditions.base import Cond
-from alphabar.config import finish
 from alphabar.model import count_parameters
-from alphabar.networks.settings import UNetSettings
 from alphabar.networks.unet import UNet
+from alphabar.settings.config import finish
+from alphabar.settings.networks import UNetSettings
 
 diffusers = pytest.importorskip("diffusers")
 

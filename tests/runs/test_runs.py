@@ -9,12 +9,12 @@ import threading
 import numpy as np
 import pytest
 
-from alphabar.config import nested, parse_override
+from alphabar import storage as atomic
 from alphabar.errors import CheckpointError, ConfigurationError, StorageError
-from alphabar.output import Samples, check_output, open_writer
-from alphabar.runs import atomic
-from alphabar.runs.atomic import replacing_folder, write_bytes, write_text
+from alphabar.generation.output import Samples, check_output, open_writer
 from alphabar.runs.folder import RunFolder, check_free, check_not_training, training_lock
+from alphabar.settings.config import nested, parse_override
+from alphabar.storage import replacing_folder, write_bytes, write_text
 
 
 def full_disk(*arguments):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from alphabar.config import Config, finish
 from alphabar.data.pictures import PictureSet, PointSet
+from alphabar.settings.config import Config, finish
 
 NETWORK = {"channels": [8, 16], "blocks": 1, "attention": [False, True], "groups": 4}
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from alphabar.data.pictures import PictureSet
 from alphabar.errors import ConfigurationError, DataError
-from alphabar.pipeline import Pipeline, load
+from alphabar.generation.pipeline import Pipeline, load
 from alphabar.runs.checkpoint import open_checkpoint
 from alphabar.runs.folder import RunFolder
 from alphabar.training.loop import Trainer, with_derived

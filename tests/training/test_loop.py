@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from alphabar.diffusion.loss import loss_weight
 from alphabar.errors import NonFiniteError
-from alphabar.loss import loss_weight
+from alphabar.settings.training import TrainSettings
 from alphabar.training.loop import Trainer, batch_indices, learning_rate
-from alphabar.training.settings import TrainSettings
 
 from .small import config, pictures, two_moons
 
@@ -150,7 +150,7 @@ def test_validation_loss_uses_the_same_noise_each_time_and_the_averaged_weights(
 
 def test_a_module_of_the_users_own_trains_on_points_to_the_right_place():
     """An MLP learns two moons in seconds: samples lie near the curve, and on both moons."""
-    from alphabar.pipeline import Pipeline
+    from alphabar.generation.pipeline import Pipeline
     from alphabar.samplers.base import last_state
 
     data = two_moons(4000)

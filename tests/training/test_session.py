@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 import alphabar
+from alphabar import storage as atomic
 from alphabar.errors import CheckpointError, ConfigurationError, DataError, NonFiniteError, StorageError
-from alphabar.runs import atomic
 from alphabar.runs.checkpoint import is_whole, open_checkpoint
 from alphabar.runs.folder import RunFolder
 from alphabar.training import session as session_module

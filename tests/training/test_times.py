@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from alphabar.diffusion.schedule import ContinuousCosineSchedule, TableSchedule, linear_betas
 from alphabar.errors import ConfigurationError
-from alphabar.schedule import ContinuousCosineSchedule, TableSchedule, linear_betas
 from alphabar.training.times import TIME_SAMPLERS, Importance, Stratified, build_time_sampler
 
 TABLE = TableSchedule(linear_betas(40))

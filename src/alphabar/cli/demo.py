@@ -69,8 +69,8 @@ def prepare_demo(out: Path, steps: int | None) -> Session:
 
 def make_pictures(out: Path) -> None:
     """samples.png and denoising.webp from the finished run."""
-    from ..images import save_animation
-    from ..pipeline import load
+    from ..generation.images import save_animation
+    from ..generation.pipeline import load
     from ..randomness import derive_seeds
     from .watch import Frames, sampling_bar
 

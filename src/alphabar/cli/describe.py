@@ -16,7 +16,7 @@ def info(
     from ..errors import DataError
 
     if path.is_file():
-        from ..images import read_record
+        from ..generation.images import read_record
 
         values = read_record(path)
     elif (path / "checkpoint.json").exists():
@@ -75,7 +75,7 @@ def settings(
     """List the presets, and every setting for --set and --config with its default and meaning."""
     from pydantic_core import PydanticUndefined
 
-    from ..config import PRESETS, all_fields
+    from ..settings.config import PRESETS, all_fields
 
     if not prefix:
         print("presets (--preset): auto, " + ", ".join(PRESETS) + "\n")
@@ -128,7 +128,7 @@ def check_precisions() -> dict[str, tuple[bool, str]]:
 
     import torch
 
-    from ..denoiser import PRECISIONS
+    from ..diffusion.denoiser import PRECISIONS
     from ..model import pick_device
 
     device, times, results = pick_device("auto"), {}, {}

@@ -15,9 +15,9 @@ from .options import Batch, Checkpoint, Device, RawWeights, Run
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..editing import Plan
-    from ..output import Samples
-    from ..pipeline import Asked, Pipeline
+    from ..generation.editing import Plan
+    from ..generation.output import Samples
+    from ..generation.pipeline import Asked, Pipeline
     from ..samplers.base import SampleState
     from .watch import Frames
 
@@ -104,9 +104,9 @@ def edit(
     """Edit pictures with a trained model: fill in, start from one, vary one, go between two."""
     import numpy as np
 
-    from ..images import save_animation
-    from ..output import ANIMATIONS, Layout, check_output, open_writer
-    from ..pipeline import load
+    from ..generation.images import save_animation
+    from ..generation.output import ANIMATIONS, Layout, check_output, open_writer
+    from ..generation.pipeline import load
     from .watch import Frames, console, counted
 
     if out.suffix.lower() in ANIMATIONS:
@@ -257,8 +257,8 @@ def list_plans(
     notes: list[str],
 ) -> list[tuple[int, Any]]:
     """The batches of the edit: how many pictures each gives, and a function that plans it."""
-    from .. import editing
-    from ..pipeline import Asked
+    from ..generation import editing
+    from ..generation.pipeline import Asked
     from ..randomness import derive_seeds
 
     def asked(n: int) -> Asked:

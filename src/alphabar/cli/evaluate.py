@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..evaluation.extractors import Extractor
     from ..evaluation.quality import RealSets
     from ..evaluation.run_evaluation import Evaluation, Judged
-    from ..pipeline import Pipeline
+    from ..generation.pipeline import Pipeline
 
 
 def evaluate(
@@ -73,8 +73,8 @@ def evaluate(
     from ..evaluation.extractors import pick_extractor
     from ..evaluation.report import table_rows, write_report
     from ..evaluation.run_evaluation import evaluate as measure
-    from ..pipeline import load
-    from ..runs.atomic import write_json, write_text
+    from ..generation.pipeline import load
+    from ..storage import write_json, write_text
     from .watch import bars, console
 
     if not what.exists():
@@ -233,9 +233,9 @@ def extractor(
 ) -> None:
     """Train a small classifier on data with classes, as the extractor of `alphabar evaluate`."""
     from ..data.load import load_data
-    from ..data.settings import DataSettings
     from ..evaluation.classifier import save_classifier, train_classifier
-    from ..settings import validate
+    from ..settings.base import validate
+    from ..settings.data import DataSettings
     from .watch import bars, console, reading_bar
 
     if out.suffix.lower() != ".safetensors" or out.is_dir():

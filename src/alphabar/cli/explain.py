@@ -14,7 +14,7 @@ from ..explain.formulas import FORMULAS
 from ..explain.topics import LANGUAGES, TOPICS
 
 if TYPE_CHECKING:
-    from ..schedule import TableSchedule
+    from ..diffusion.schedule import TableSchedule
 
 CHINESE_PARTS = re.compile(r"[（“]*(?:[!-~]+(?: *= *[!-~]+)*|[^ ])[，。；：、！？）”]*| ")
 """What stays on one line: a formula or word in Latin letters, or a Chinese sign, with the punctuation around it."""
@@ -111,10 +111,10 @@ def language_of_locale() -> str:
 
 def read_schedule(kind: str | None, steps: int | None, run: Path | None) -> tuple[str, TableSchedule]:
     """The name and the table of a schedule, that of a run if one is given. Raises ConfigurationError if there is no table, or for both."""
+    from ..diffusion.schedule import TableSchedule, build_schedule
     from ..errors import ConfigurationError, unknown
     from ..runs.folder import RunFolder
-    from ..schedule import TableSchedule, build_schedule
-    from ..settings import ScheduleSettings, validate
+    from ..settings.base import ScheduleSettings, validate
 
     if run and (kind or steps):
         raise ConfigurationError("a run has a schedule of its own: give --run, or --schedule and --steps")

@@ -13,9 +13,9 @@ from ..errors import ConfigurationError, unknown
 from .options import Checkpoint, RawWeights, Run
 
 if TYPE_CHECKING:
+    from ..generation.output import Samples
     from ..interop.diffusers_export import Export
     from ..interop.diffusers_import import Import
-    from ..output import Samples
 
 FORMATS = ("diffusers", "onnx")
 
@@ -93,8 +93,8 @@ def import_(
 
 def parse_size(text: str | None) -> list[int] | None:
     """'32' or '32x48' -> [height, width]. Raises ConfigurationError."""
-    from ..data.settings import DataSettings
-    from ..settings import validate
+    from ..settings.base import validate
+    from ..settings.data import DataSettings
 
     return None if text is None else validate(DataSettings, {"size": text}).size
 

@@ -56,9 +56,9 @@ def likelihood(
     """Measure how likely real pictures are under a model, in bits per dimension: by the variational bound and by the probability-flow ODE."""
     from ..evaluation.pictures import real_pictures
     from ..evaluation.run_likelihood import Options, measure_likelihood
-    from ..pipeline import load
-    from ..runs.atomic import write_json
+    from ..generation.pipeline import load
     from ..runs.checkpoint import find_checkpoint
+    from ..storage import write_json
     from .watch import bars, console, reading_bar
 
     check_json(out)

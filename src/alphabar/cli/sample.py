@@ -12,8 +12,8 @@ from ..errors import ConfigurationError
 from .options import Batch, Checkpoint, Device, RawWeights, Run
 
 if TYPE_CHECKING:
-    from ..output import Layout
-    from ..pipeline import Asked, Pipeline
+    from ..generation.output import Layout
+    from ..generation.pipeline import Asked, Pipeline
 
 LARGEST_ANIMATION = 100
 SHOWN_NOTES = 5
@@ -132,10 +132,10 @@ def sample(
     device: Device = "auto",
 ) -> None:
     """Make new pictures with a trained model."""
-    from ..output import ANIMATIONS, check_output
-    from ..pipeline import DEFAULT_COUNT, load
+    from ..engine.speed import settle_sampling
+    from ..generation.output import ANIMATIONS, check_output
+    from ..generation.pipeline import DEFAULT_COUNT, load
     from ..randomness import derive_seeds
-    from ..speed import settle_sampling
     from .asking import Options, inputs_of, parse_guidance, spread
     from .watch import console, counted
 
@@ -188,8 +188,8 @@ def guidance_grid(
     pipeline: Pipeline, seeds: Sequence[int], given: dict[str, list[Any]], weights: Sequence[float]
 ) -> tuple[list[int], dict[str, list[Any]], Layout]:
     """Every picture once for each weight, from the same noise, and the layout of the grid: a column a weight, a row a picture."""
-    from ..output import Layout
-    from ..pipeline import in_words
+    from ..generation.output import Layout
+    from ..generation.pipeline import in_words
 
     if not pipeline.conditions:
         raise ConfigurationError("this model is unconditional, so there is nothing to guide; leave --guidance out")
@@ -245,8 +245,8 @@ def _write(
 ) -> None:
     import numpy as np
 
-    from ..output import Samples, open_writer
-    from ..pipeline import with_conditions
+    from ..generation.output import Samples, open_writer
+    from ..generation.pipeline import with_conditions
     from .watch import sampling_bar
 
     batch = batch or pipeline.fitting_batch(asked)
@@ -265,7 +265,7 @@ def _write(
 
 
 def _animate(pipeline: Pipeline, out: Path, seeds: Sequence[int], asked: Asked, layout: Layout | None) -> None:
-    from ..images import save_animation
+    from ..generation.images import save_animation
     from .watch import Frames, sampling_bar
 
     if len(seeds) > LARGEST_ANIMATION:

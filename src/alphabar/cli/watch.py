@@ -42,7 +42,7 @@ class Frames:
     def see(self, state: SampleState, finish: Callable[[Tensor], np.ndarray] | None = None) -> None:
         """Take the next state; finish: what becomes of the last x_t, as uint8 (N, H, W, C), if more than rounding."""
         from ..data.pictures import to_uint8
-        from ..images import grid
+        from ..generation.images import grid
 
         left, stride = state.steps - state.step, -(-state.steps // MOST_FRAMES)
         if left % stride == 0:

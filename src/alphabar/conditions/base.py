@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..data.sources import Catalogue, PictureFile
 from ..errors import unknown
-from .settings import KindSettings
+from ..settings.conditions import KindSettings
 
 
 @dataclass(frozen=True)

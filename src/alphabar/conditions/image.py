@@ -23,8 +23,8 @@ from ..data.sources import Catalogue, PictureFile
 from ..errors import ConfigurationError, DataError
 from ..networks.layers import sinusoidal_embedding
 from ..randomness import generator
+from ..settings.conditions import KindSettings
 from .base import Cond, Doors, Encoder, Offer, Sizes, hide
-from .settings import KindSettings
 
 DEFAULT_COLUMN = "conditioning_image_file_name"
 USUAL_FOLDERS = ("conditioning", "conditioning_image", "conditioning_images")

@@ -9,12 +9,12 @@ from typing import Any
 from torch import nn
 
 from ..errors import ConfigurationError, nearest
-from ..settings import validate
+from ..settings.base import validate
+from ..settings.conditions import KindSettings
 from .base import Doors, Encoder, Encoders, Sizes
 from .image import ImageEncoder
 from .label import LabelEncoder
 from .semantic_map import MapEncoder
-from .settings import KindSettings
 from .text import TextEncoder
 
 KINDS: dict[str, type[Encoder]] = {

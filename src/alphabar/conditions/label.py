@@ -11,8 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..errors import ConfigurationError, nearest
+from ..settings.conditions import KindSettings
 from .base import Cond, Encoder, Sizes, hide
-from .settings import KindSettings
 
 
 class LabelSettings(KindSettings):

@@ -20,8 +20,8 @@ from ..data.decode import background_colour, naming, opened
 from ..data.pairs import Locate, aspects_differ, check_same_aspect, find_pairs, has_pair
 from ..data.sources import Catalogue, PictureFile
 from ..errors import ConfigurationError, DataError, UnusableData
+from ..settings.conditions import KindSettings
 from .base import Cond, Doors, Encoder, Offer, Sizes, hide
-from .settings import KindSettings
 
 NOTHING = 255
 """The index of a pixel without a class, and of all pixels of a null map: its one-hot vector is zero."""

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from ..data.sources import CAPTION_SUFFIX, Catalogue, PictureFile
 from ..errors import ConfigurationError, DataError
 from ..networks.layers import sinusoidal_embedding
+from ..settings.conditions import KindSettings
 from .base import Cond, Doors, Encoder, Offer, Sizes, hide
-from .settings import KindSettings
 
 PADDING = 256
 WORD = re.compile(r"[^\W\u2e80-\U0010ffff]{1,16}|\S")

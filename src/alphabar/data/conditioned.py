@@ -12,9 +12,9 @@ import numpy as np
 from ..conditions.base import Offer
 from ..conditions.kinds import KINDS, Conditions, kind_of, read_settings
 from ..errors import ConfigurationError
+from ..settings.data import DataSettings
 from .pairs import parallel_folders
 from .pictures import PictureSet
-from .settings import DataSettings
 from .sources import METADATA_NAMES, PICTURES_FOLDER, Catalogue
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..settings.data import DataSettings
 from .pictures import PictureSet
-from .settings import DataSettings
 
 
 @dataclass

@@ -20,6 +20,7 @@ from ..conditions.base import Offer
 from ..conditions.kinds import Conditions
 from ..errors import ConfigurationError, DataError, StorageError, UnusableData, nearest
 from ..machine import give_back_freed_memory
+from ..settings.data import DataSettings
 from .builtin_sets import BUILTIN_SETS
 from .conditioned import (
     declared_folders,
@@ -34,7 +35,6 @@ from .decode import Header, background_colour, fit, read_header, read_picture
 from .found import DataReport, LoadedData, Source
 from .near_duplicates import near_duplicates
 from .pictures import Numbered, PictureSet, Rows, chosen_names, compact
-from .settings import DataSettings
 from .sources import PICTURES_FOLDER, Catalogue, PictureFile, items_of, list_pictures, read_array, read_metadata
 from .split import choose_held_out, read_labels, resolve_class_from, say_unused_classes
 

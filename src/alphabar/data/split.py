@@ -11,9 +11,9 @@ import numpy as np
 from ..conditions.kinds import KINDS
 from ..errors import ConfigurationError, DataError, nearest
 from ..randomness import permutation
+from ..settings.data import DataSettings
 from .found import DataReport, Source
 from .near_duplicates import components
-from .settings import DataSettings
 
 
 def resolve_class_from(settings: DataSettings, source: Source) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..data.pictures import PictureSet, to_signed
 from ..errors import ConfigurationError, DataError
 from ..randomness import generator
-from ..runs.atomic import write_bytes
+from ..storage import write_bytes
 
 FORMAT = "alphabar-extractor-2"
 FEATURES = 128

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..data.pictures import to_signed
 from ..errors import ConfigurationError, StorageError
 from ..machine import cache_folder
-from ..runs.atomic import write_bytes
+from ..storage import write_bytes
 from .classifier import load_classifier
 from .inception import load_inception
 

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 
 from ..conditions.base import Cond
-from ..denoiser import DenoiserLike
+from ..diffusion.denoiser import DenoiserLike
+from ..diffusion.gaussian import diffuse, kl_divergence
+from ..diffusion.loss import bound_term
+from ..diffusion.parameterization import Prediction, v_from_x_0_and_eps
+from ..diffusion.schedule import Schedule, TableSchedule
 from ..errors import ConfigurationError, DataError, unknown
-from ..gaussian import diffuse, kl_divergence
-from ..loss import bound_term
-from ..parameterization import Prediction, v_from_x_0_and_eps
 from ..randomness import normal_rows, uniform
 from ..samplers.ancestral import VARIANCES
 from ..samplers.grids import least_time, time_grid
-from ..schedule import Schedule, TableSchedule
 
 BIN = 2 / 255
 """The width of an 8-bit level where pictures span [-1, 1]."""

@@ -18,12 +18,12 @@ from ..data.builtin_sets import BUILTIN_SETS
 from ..data.conditioned import pair_folders, with_background
 from ..data.load import Progress, load_data
 from ..data.pictures import PictureSet
-from ..data.settings import DataSettings
 from ..data.sources import Catalogue, items_of, list_pictures, read_array, read_metadata
-from ..denoiser import Denoiser
+from ..diffusion.denoiser import Denoiser
 from ..errors import ConfigurationError, DataError, nearest, unknown
 from ..randomness import permutation
 from ..runs.checkpoint import Checkpoint
+from ..settings.data import DataSettings
 from ..training.loop import with_derived
 
 SPLITS = ("held-out", "training", "all")

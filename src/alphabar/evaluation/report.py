@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..images import grid, to_image
+from ..generation.images import grid, to_image
 from .run_evaluation import Evaluation
 
 STYLE = """

@@ -18,13 +18,13 @@ from ..data.conditioned import pair_folders
 from ..data.decode import read_header
 from ..data.load import Progress, load_data
 from ..data.pictures import PictureSet
-from ..data.settings import DataSettings
 from ..data.sources import list_pictures
 from ..errors import DataError
-from ..images import read_record
-from ..pipeline import Asked, Pipeline, StateCallback
+from ..generation.images import read_record
+from ..generation.pipeline import Asked, Pipeline, StateCallback
 from ..randomness import derive_seeds, permutation
 from ..runs.checkpoint import Checkpoint
+from ..settings.data import DataSettings
 from ..training.loop import with_derived
 from .classifier import picture_keys
 from .extractors import Extractor, content_hash, features

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..engine.speed import fastest_kernels
 from ..errors import NonFiniteError
-from ..pipeline import Asked, Pipeline
+from ..generation.pipeline import Asked, Pipeline
 from ..samplers.clip import Clipped
-from ..speed import fastest_kernels
 from .likelihood import Bound, chain_times, check_ode, mean_and_error, ode_bits, variational_bound
 from .pictures import RealPictures
 

@@ -34,84 +34,84 @@ class Formula:
 
 _ALL = [
     # forward
-    Formula("forward-step", f"q(x[t] | x[t-1]) == N(x[t], {STEP_FORWARD}, beta[t]*I)", "gaussian.step_mean"),
-    Formula("scaled-noise", "mu + sigma*eps is N(mu, sigma**2)", "gaussian.diffuse_step"),
-    Formula("forward-draw", f"x[t] == {STEP_FORWARD} + sqrt(beta[t])*eps[t]", "gaussian.diffuse_step"),
-    Formula("alpha", "alpha[t] == 1 - beta[t]", "schedule.TableSchedule"),
+    Formula("forward-step", f"q(x[t] | x[t-1]) == N(x[t], {STEP_FORWARD}, beta[t]*I)", "diffusion.gaussian.step_mean"),
+    Formula("scaled-noise", "mu + sigma*eps is N(mu, sigma**2)", "diffusion.gaussian.diffuse_step"),
+    Formula("forward-draw", f"x[t] == {STEP_FORWARD} + sqrt(beta[t])*eps[t]", "diffusion.gaussian.diffuse_step"),
+    Formula("alpha", "alpha[t] == 1 - beta[t]", "diffusion.schedule.TableSchedule"),
     Formula(
         "two-steps",
         "x[t] == sqrt(alpha[t]*alpha[t-1])*x[t-2] + sqrt(alpha[t]*(1 - alpha[t-1]))*eps[t-1] + sqrt(1 - alpha[t])*eps[t]",
-        "gaussian.diffuse_step",
+        "diffusion.gaussian.diffuse_step",
     ),
-    Formula("sum-of-normals", "sigma_1*eps_1 + sigma_2*eps_2 is N(0, sigma_1**2 + sigma_2**2)", "gaussian.diffuse_step"),
+    Formula("sum-of-normals", "sigma_1*eps_1 + sigma_2*eps_2 is N(0, sigma_1**2 + sigma_2**2)", "diffusion.gaussian.diffuse_step"),
     Formula(
-        "two-variances", "alpha[t]*(1 - alpha[t-1]) + 1 - alpha[t] == 1 - alpha[t]*alpha[t-1]", "gaussian.stride_beta"
+        "two-variances", "alpha[t]*(1 - alpha[t-1]) + 1 - alpha[t] == 1 - alpha[t]*alpha[t-1]", "diffusion.gaussian.stride_beta"
     ),
-    Formula("alpha-bar", "alpha_bar[t] == prod_(s, 1, t, alpha[s])", "schedule.TableSchedule"),
-    Formula("alpha-bar-step", "alpha_bar[t] == alpha[t]*alpha_bar[t-1]", "schedule.TableSchedule"),
-    Formula("closed-form", f"x[t] == {NOISED}", "gaussian.diffuse"),
-    Formula("marginal", "q(x[t] | x[0]) == N(x[t], sqrt(alpha_bar[t])*x[0], (1 - alpha_bar[t])*I)", "gaussian.diffuse"),
-    Formula("snr", "SNR[t] == alpha_bar[t]/(1 - alpha_bar[t])", "schedule.Schedule.snr"),
+    Formula("alpha-bar", "alpha_bar[t] == prod_(s, 1, t, alpha[s])", "diffusion.schedule.TableSchedule"),
+    Formula("alpha-bar-step", "alpha_bar[t] == alpha[t]*alpha_bar[t-1]", "diffusion.schedule.TableSchedule"),
+    Formula("closed-form", f"x[t] == {NOISED}", "diffusion.gaussian.diffuse"),
+    Formula("marginal", "q(x[t] | x[0]) == N(x[t], sqrt(alpha_bar[t])*x[0], (1 - alpha_bar[t])*I)", "diffusion.gaussian.diffuse"),
+    Formula("snr", "SNR[t] == alpha_bar[t]/(1 - alpha_bar[t])", "diffusion.schedule.Schedule.snr"),
     # one step back
     Formula(
         "bayes",
         "q(x[t-1] | (x[t], x[0])) == q(x[t] | x[t-1])*q(x[t-1] | x[0])/q(x[t] | x[0])",
-        "gaussian.posterior_mean",
+        "diffusion.gaussian.posterior_mean",
     ),
     Formula(
         "exponent",
         "q(x[t-1] | (x[t], x[0])) in exp(-((1/2)*((x[t] - sqrt(alpha[t])*x[t-1])**2/(1 - alpha[t])"
         " + (x[t-1] - sqrt(alpha_bar[t-1])*x[0])**2/(1 - alpha_bar[t-1])"
         " - (x[t] - sqrt(alpha_bar[t])*x[0])**2/(1 - alpha_bar[t]))))",
-        "gaussian.posterior_mean",
+        "diffusion.gaussian.posterior_mean",
     ),
     Formula(
         "square",
         "(x[t-1] - mu)**2/sigma**2 == x[t-1]**2/sigma**2 - 2*mu/sigma**2*x[t-1] + mu**2/sigma**2",
-        "gaussian.posterior_mean",
+        "diffusion.gaussian.posterior_mean",
     ),
     Formula(
         "square-coefficient",
         "1/sigma**2 == alpha[t]/(1 - alpha[t]) + 1/(1 - alpha_bar[t-1])",
-        "gaussian.posterior_variance",
+        "diffusion.gaussian.posterior_variance",
     ),
     Formula(
         "linear-coefficient",
         "mu/sigma**2 == sqrt(alpha[t])/(1 - alpha[t])*x[t] + sqrt(alpha_bar[t-1])/(1 - alpha_bar[t-1])*x[0]",
-        "gaussian.posterior_mean",
+        "diffusion.gaussian.posterior_mean",
     ),
     Formula(
         "posterior-variance",
         "beta_tilde[t] == (1 - alpha_bar[t-1])/(1 - alpha_bar[t])*beta[t]",
-        "gaussian.posterior_variance",
+        "diffusion.gaussian.posterior_variance",
     ),
     Formula(
         "posterior-mean",
         "mu_tilde[t] == sqrt(alpha[t])*(1 - alpha_bar[t-1])/(1 - alpha_bar[t])*x[t]"
         " + sqrt(alpha_bar[t-1])*(1 - alpha[t])/(1 - alpha_bar[t])*x[0]",
-        "gaussian.posterior_mean",
+        "diffusion.gaussian.posterior_mean",
     ),
-    Formula("posterior", "q(x[t-1] | (x[t], x[0])) == N(x[t-1], mu_tilde[t], beta_tilde[t]*I)", "gaussian.posterior_mean"),
+    Formula("posterior", "q(x[t-1] | (x[t], x[0])) == N(x[t-1], mu_tilde[t], beta_tilde[t]*I)", "diffusion.gaussian.posterior_mean"),
     Formula(
         "x0-from-eps",
         "x[0] == (x[t] - sqrt(1 - alpha_bar[t])*eps)/sqrt(alpha_bar[t])",
-        "parameterization.x_0_from_eps",
+        "diffusion.parameterization.x_0_from_eps",
     ),
     Formula(
         "mean-from-eps",
         "mu_tilde[t] == (x[t] - (1 - alpha[t])/sqrt(1 - alpha_bar[t])*eps)/sqrt(alpha[t])",
-        "gaussian.reverse_mean_from_eps",
+        "diffusion.gaussian.reverse_mean_from_eps",
     ),
     # training
     Formula(
         "best-guess",
         "eps_star(x[t], t) == E(q, eps | x[t])",
-        "loss.denoising_loss",
+        "diffusion.loss.denoising_loss",
     ),
     Formula(
         "true-mean",
         "E(q, x[t-1] | x[t]) == (x[t] - (1 - alpha[t])/sqrt(1 - alpha_bar[t])*eps_star(x[t], t))/sqrt(alpha[t])",
-        "gaussian.reverse_mean_from_eps",
+        "diffusion.gaussian.reverse_mean_from_eps",
     ),
     Formula(
         "model",
@@ -147,55 +147,55 @@ _ALL = [
     Formula(
         "bound-step",
         "L[t-1] == E(q, KL(q(x[t-1] | (x[t], x[0])), p_theta(x[t-1] | x[t])))",
-        "loss.bound_term",
+        "diffusion.loss.bound_term",
     ),
     Formula(
         "bound-ends",
         "L[T] + L[0] == E(q, KL(q(x[T] | x[0]), p(x[T])) - log(p_theta(x[0] | x[1])))",
         "evaluation.likelihood.variational_bound",
     ),
-    Formula("kl-definition", "KL(p, q) == E(p, log(p/q))", "gaussian.kl_divergence"),
+    Formula("kl-definition", "KL(p, q) == E(p, log(p/q))", "diffusion.gaussian.kl_divergence"),
     Formula(
         "squared-distance",
         "E(N(mu_1, sigma_1**2), (x - mu_2)**2) == sigma_1**2 + (mu_1 - mu_2)**2",
-        "gaussian.kl_divergence",
+        "diffusion.gaussian.kl_divergence",
     ),
     Formula(
         "kl",
         "KL(N(mu_1, sigma_1**2), N(mu_2, sigma_2**2))"
         " == log(sigma_2/sigma_1) + (sigma_1**2 + (mu_1 - mu_2)**2)/(2*sigma_2**2) - 1/2",
-        "gaussian.kl_divergence",
+        "diffusion.gaussian.kl_divergence",
     ),
     Formula(
         "model-mean",
         "mu_theta(x[t], t) == (x[t] - (1 - alpha[t])/sqrt(1 - alpha_bar[t])*eps_theta(x[t], t))/sqrt(alpha[t])",
-        "gaussian.reverse_mean_from_eps",
+        "diffusion.gaussian.reverse_mean_from_eps",
     ),
     Formula(
         "step-weight",
         "norm(mu_tilde[t] - mu_theta(x[t], t))**2/(2*sigma[t]**2)"
         " == beta[t]**2/(2*sigma[t]**2*alpha[t]*(1 - alpha_bar[t]))*norm(eps - eps_theta(x[t], t))**2",
-        "loss.bound_weight",
+        "diffusion.loss.bound_weight",
     ),
-    Formula("simple-loss", "L_simple == E((t, x[0], eps), norm(eps - eps_theta(x[t], t))**2)", "loss.denoising_loss"),
-    Formula("v", "v == sqrt(alpha_bar[t])*eps - sqrt(1 - alpha_bar[t])*x[0]", "parameterization.v_from_x_0_and_eps"),
-    Formula("x0-from-v", "x[0] == sqrt(alpha_bar[t])*x[t] - sqrt(1 - alpha_bar[t])*v", "parameterization.x_0_from_v"),
+    Formula("simple-loss", "L_simple == E((t, x[0], eps), norm(eps - eps_theta(x[t], t))**2)", "diffusion.loss.denoising_loss"),
+    Formula("v", "v == sqrt(alpha_bar[t])*eps - sqrt(1 - alpha_bar[t])*x[0]", "diffusion.parameterization.v_from_x_0_and_eps"),
+    Formula("x0-from-v", "x[0] == sqrt(alpha_bar[t])*x[t] - sqrt(1 - alpha_bar[t])*v", "diffusion.parameterization.x_0_from_v"),
     Formula(
-        "eps-from-v", "eps == sqrt(1 - alpha_bar[t])*x[t] + sqrt(alpha_bar[t])*v", "parameterization.eps_from_v"
+        "eps-from-v", "eps == sqrt(1 - alpha_bar[t])*x[t] + sqrt(alpha_bar[t])*v", "diffusion.parameterization.eps_from_v"
     ),
     # sampling
     Formula("ancestral", "x[t-1] == mu_theta(x[t], t) + sigma[t]*z", "samplers.ancestral.Ancestral"),
     Formula(
         "x0-guess",
         "x_hat[0](x[t]) == (x[t] - sqrt(1 - alpha_bar[t])*eps_theta(x[t], t))/sqrt(alpha_bar[t])",
-        "parameterization.x_0_from_eps",
+        "diffusion.parameterization.x_0_from_eps",
     ),
     Formula("last-step", "x[0] == x_hat[0](x[1])", "samplers.ancestral.Ancestral"),
     # fast samplers
-    Formula("x0-estimate", "x_hat[0] == (x[t] - b[t]*eps_hat)/a[t]", "parameterization.x_0_from_eps"),
+    Formula("x0-estimate", "x_hat[0] == (x[t] - b[t]*eps_hat)/a[t]", "diffusion.parameterization.x_0_from_eps"),
     Formula("stride-variance", "sigma**2 == b[s]**2/b[t]**2*(1 - a[t]**2/a[s]**2)", "samplers.ddim.DDIM"),
-    Formula("score-of-one", "grad(x[t], log(q(x[t] | x[0]))) == -eps/b[t]", "guidance.ClassifierGuided"),
-    Formula("score", "grad(x[t], log(q(x[t]))) == -E(q, eps | x[t])/sqrt(1 - alpha_bar[t])", "guidance.ClassifierGuided"),
+    Formula("score-of-one", "grad(x[t], log(q(x[t] | x[0]))) == -eps/b[t]", "diffusion.guidance.ClassifierGuided"),
+    Formula("score", "grad(x[t], log(q(x[t]))) == -E(q, eps | x[t])/sqrt(1 - alpha_bar[t])", "diffusion.guidance.ClassifierGuided"),
     Formula(
         "ddim-family",
         "x[s] == a[s]*x_hat[0] + sqrt(b[s]**2 - sigma**2)*eps_hat + sigma*z",
@@ -232,7 +232,7 @@ _ALL = [
     Formula(
         "learned-variance",
         "log(sigma[t]**2) == f*log(beta[t]) + (1 - f)*log(beta_tilde[t])",
-        "gaussian.learned_log_variance",
+        "diffusion.gaussian.learned_log_variance",
     ),
     Formula(
         "adaptive-error",
@@ -240,15 +240,15 @@ _ALL = [
         "samplers.adaptive.Adaptive.error",
     ),
     # editing
-    Formula("stride", "beta == 1 - alpha_bar[t]/alpha_bar[s]", "gaussian.stride_beta"),
-    Formula("stride-up", "x[t] == sqrt(1 - beta)*x[s] + sqrt(beta)*z", "gaussian.diffuse_step"),
+    Formula("stride", "beta == 1 - alpha_bar[t]/alpha_bar[s]", "diffusion.gaussian.stride_beta"),
+    Formula("stride-up", "x[t] == sqrt(1 - beta)*x[s] + sqrt(beta)*z", "diffusion.gaussian.diffuse_step"),
     Formula("repaint", "x[s] == m*y[s] + (1 - m)*(a[s]*x[0] + b[s]*z)", "samplers.repaint.RePaint"),
     Formula(
         "inversion",
         "x[s] == a[s]/a[t]*x[t] + (b[s] - a[s]*b[t]/a[t])*eps_hat(x[s], s)",
         "samplers.ddim.DDIMInversion",
     ),
-    Formula("slerp", "z == sin((1 - r)*w)/sin(w)*z[1] + sin(r*w)/sin(w)*z[2]", "editing.slerp"),
+    Formula("slerp", "z == sin((1 - r)*w)/sin(w)*z[1] + sin(r*w)/sin(w)*z[2]", "generation.editing.slerp"),
     # likelihood
     Formula("v-flow", "d_(x) == v_hat*d_(phi)", "evaluation.likelihood.ode_log_density"),
     Formula(
@@ -260,15 +260,15 @@ _ALL = [
     Formula("dequantized", "x == x[0] + (u - 1/2)*(2/255)", "evaluation.likelihood.dequantized"),
     Formula("bits", "bits == log(255/2)/log(2) - log(p(x))/(D*log(2))", "evaluation.likelihood.bits_per_dimension"),
     # conditions and guidance
-    Formula("certainty", "log(p(y | x)) == log(p(x | y)) - log(p(x)) + log(p(y))", "guidance.Guided"),
-    Formula("guided-density", "p_w(x | y) in p(x)*p(y | x)**w", "guidance.Guided"),
-    Formula("guided-score", "grad(x, log(p_w(x | y))) == s + w*(s_y - s)", "guidance.Guided"),
-    Formula("guidance", "eps_hat == u + w*(c - u)", "guidance.Guided"),
-    Formula("nested-guidance", "eps_hat == u + w_1*(c_1 - u) + w_2*(c_12 - c_1)", "guidance.Guided"),
+    Formula("certainty", "log(p(y | x)) == log(p(x | y)) - log(p(x)) + log(p(y))", "diffusion.guidance.Guided"),
+    Formula("guided-density", "p_w(x | y) in p(x)*p(y | x)**w", "diffusion.guidance.Guided"),
+    Formula("guided-score", "grad(x, log(p_w(x | y))) == s + w*(s_y - s)", "diffusion.guidance.Guided"),
+    Formula("guidance", "eps_hat == u + w*(c - u)", "diffusion.guidance.Guided"),
+    Formula("nested-guidance", "eps_hat == u + w_1*(c_1 - u) + w_2*(c_12 - c_1)", "diffusion.guidance.Guided"),
     Formula(
         "classifier-guidance",
         "eps_hat == eps_theta(x[t], t) - w*sqrt(1 - alpha_bar[t])*grad(x[t], log(p(y | x[t])))",
-        "guidance.ClassifierGuided",
+        "diffusion.guidance.ClassifierGuided",
     ),
     # network
     Formula("time-embedding", "e[i] == sin(k*10000**(-i/(d/2 - 1)))", "networks.layers.sinusoidal_embedding"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..schedule import TableSchedule
+    from ..diffusion.schedule import TableSchedule
 
 Numbers = dict[str, float]
 
@@ -44,7 +44,7 @@ def posterior_numbers(schedule: TableSchedule, t: int) -> Numbers:
     """The coefficients of the step back, by the functions of the library."""
     import torch
 
-    from ..gaussian import posterior_mean, posterior_variance
+    from ..diffusion.gaussian import posterior_mean, posterior_variance
 
     now, before = schedule.alpha_bars[t], schedule.alpha_bars[t - 1]
     one, zero = torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
@@ -60,8 +60,8 @@ def posterior_numbers(schedule: TableSchedule, t: int) -> Numbers:
 
 def weight_numbers(schedule: TableSchedule, t: int) -> Numbers:
     """What the bound weighs the squared error of eps with, where DDPM takes 1; with the posterior's variance, which is 0 at t = 1."""
-    from ..gaussian import posterior_variance
-    from ..loss import bound_weight
+    from ..diffusion.gaussian import posterior_variance
+    from ..diffusion.loss import bound_weight
 
     now, before = schedule.alpha_bars[t], schedule.alpha_bars[t - 1]
     weight = float(bound_weight(now, before, posterior_variance(now, before)))

@@ -14,16 +14,16 @@ import safetensors.torch
 
 from ..conditions.kinds import kind_of
 from ..conditions.label import LabelEncoder
-from ..config import Config
+from ..diffusion.schedule import build_schedule
 from ..errors import ConfigurationError
-from ..networks.settings import UNetSettings
-from ..output import Samples
-from ..pipeline import STEPS_OF, Pipeline, load
-from ..runs.atomic import replacing_folder, write_bytes, write_json, write_text
+from ..generation.output import Samples
+from ..generation.pipeline import STEPS_OF, Pipeline, load
 from ..runs.checkpoint import Checkpoint, Tensors, find_checkpoint
 from ..runs.folder import RunFolder
 from ..samplers.base import SampleState
-from ..schedule import build_schedule
+from ..settings.config import Config
+from ..settings.networks import UNetSettings
+from ..storage import replacing_folder, write_bytes, write_json, write_text
 from .files import (
     CARD,
     CLASS_TABLE,

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from ..conditions.kinds import read_settings
-from ..config import Config
 from ..errors import CheckpointError, ConfigurationError
 from ..model import build_denoiser
-from ..runs.atomic import replacing_folder, write_json
 from ..runs.checkpoint import Tensors, load_weights, save_checkpoint
 from ..runs.environment import describe_environment
 from ..runs.folder import RunFolder
-from ..settings import validate
+from ..settings.base import validate
+from ..settings.config import Config
+from ..storage import replacing_folder, write_json
 from .files import CLASS_TABLE, PipelineFolder, check_new_folder
 from .model_card import read_head
 from .scheduler_config import from_scheduler_config

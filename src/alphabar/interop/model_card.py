@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from .. import __version__
-from ..config import Config
+from ..settings.config import Config
 from .files import CARD, GRID
 
 SETTINGS = ("schedule", "diffusion", "network", "conditions", "loss", "train", "sample")

@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from .. import __version__
 from ..conditions.base import Cond, Encoder, merge
 from ..conditions.label import LabelEncoder
-from ..config import Config
-from ..denoiser import Denoiser
+from ..diffusion.denoiser import Denoiser
 from ..errors import ConfigurationError
-from ..pipeline import restore_denoiser
-from ..runs.atomic import replacing
+from ..generation.pipeline import restore_denoiser
 from ..runs.checkpoint import Checkpoint, find_checkpoint
+from ..settings.config import Config
+from ..storage import replacing
 
 FORMAT = 1
 KEY = "alphabar"

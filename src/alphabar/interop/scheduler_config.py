@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..diffusion.schedule import TableSchedule, build_schedule, check_betas, cosine_betas, rescale_zero_terminal_snr
 from ..errors import ConfigurationError
-from ..schedule import TableSchedule, build_schedule, check_betas, cosine_betas, rescale_zero_terminal_snr
-from ..settings import DiffusionSettings, SampleSettings, ScheduleSettings, validate
+from ..settings.base import DiffusionSettings, SampleSettings, ScheduleSettings, validate
 from .files import DIFFUSERS_VERSION
 
 SAME_TABLE = 1e-8

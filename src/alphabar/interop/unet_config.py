@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import ConfigurationError
-from ..networks.settings import UNetSettings
-from ..settings import validate
+from ..settings.base import validate
+from ..settings.networks import UNetSettings
 from .files import DIFFUSERS_VERSION, UNET_CLASS
 
 DOWN = {False: "DownBlock2D", True: "AttnDownBlock2D"}

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import native
-from .fused import FusedAttention, convolution, doubled_convolution, fused_group_norm, norm_convolution
-from .native import serves
+from ..kernels import native
+from ..kernels.fused import FusedAttention, convolution, doubled_convolution, fused_group_norm, norm_convolution
+from ..kernels.native import serves
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..conditions.base import Cond
+from ..settings.networks import MLPSettings
 from .layers import TimeEmbedding, sinusoidal_embedding
-from .settings import MLPSettings
 
 
 class MLP(nn.Module):

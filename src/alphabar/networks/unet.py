@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..conditions.base import Cond, Doors
 from ..errors import ConfigurationError
+from ..settings.networks import UNetSettings
 from .layers import (
     Attention,
     CrossAttention,
@@ -27,7 +28,6 @@ from .layers import (
     Upsample,
     sinusoidal_embedding,
 )
-from .settings import UNetSettings
 
 
 @dataclass

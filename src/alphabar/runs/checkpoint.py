@@ -22,9 +22,9 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..config import Config, validate
 from ..errors import CheckpointError, ConfigurationError
-from .atomic import replacing_folder, write_bytes, write_json
+from ..settings.config import Config, validate
+from ..storage import replacing_folder, write_bytes, write_json
 from .folder import FORMAT, READABLE, RunFolder
 
 Tensors = dict[str, Tensor]

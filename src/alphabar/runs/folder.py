@@ -27,9 +27,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from .. import __version__
-from ..config import Config, read_yaml, to_yaml, validate
 from ..errors import CheckpointError
-from .atomic import storage_errors, write_json, write_text
+from ..settings.config import Config, read_yaml, to_yaml, validate
+from ..storage import storage_errors, write_json, write_text
 
 FORMAT = 2
 READABLE = (1, 2)

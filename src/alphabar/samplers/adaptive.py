@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..denoiser import DenoiserLike
+from ..diffusion.denoiser import DenoiserLike
+from ..diffusion.gaussian import expand
+from ..diffusion.parameterization import Prediction
 from ..errors import ConfigurationError
-from ..gaussian import expand
-from ..parameterization import Prediction
 from .base import Noise, Sampler, Visit
 from .coordinates import data_step, half_log_snr, jump, stride, time_at
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..denoiser import DenoiserLike
+from ..diffusion.denoiser import DenoiserLike
+from ..diffusion.gaussian import expand, learned_log_variance, posterior_mean, posterior_variance, stride_beta
+from ..diffusion.parameterization import Prediction
 from ..errors import ConfigurationError, unknown
-from ..gaussian import expand, learned_log_variance, posterior_mean, posterior_variance, stride_beta
-from ..parameterization import Prediction
 from .base import Noise, Sampler, Visit
 
 VARIANCES = ("posterior", "beta", "learned")

@@ -11,9 +11,9 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from ..denoiser import DenoiserLike
+from ..diffusion.denoiser import DenoiserLike
+from ..diffusion.parameterization import Prediction
 from ..errors import ConfigurationError
-from ..parameterization import Prediction
 from ..randomness import normal_rows
 
 

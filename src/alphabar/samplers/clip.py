@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from ..conditions.base import Cond
-from ..denoiser import DenoiserLike
+from ..diffusion.denoiser import DenoiserLike
+from ..diffusion.parameterization import Prediction, eps_from_x_0
+from ..diffusion.schedule import Schedule, Time
 from ..errors import unknown
-from ..parameterization import Prediction, eps_from_x_0
-from ..schedule import Schedule, Time
 
 CLIPS = ("static", "dynamic", "off")
 

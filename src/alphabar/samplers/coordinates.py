@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..gaussian import Coefficient, expand
-from ..parameterization import Prediction
-from ..schedule import Schedule, Time
+from ..diffusion.gaussian import Coefficient, expand
+from ..diffusion.parameterization import Prediction
+from ..diffusion.schedule import Schedule, Time
 from .base import Visit
 
 

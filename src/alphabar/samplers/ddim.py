@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ..denoiser import DenoiserLike
+from ..diffusion.denoiser import DenoiserLike
+from ..diffusion.gaussian import expand, posterior_variance
+from ..diffusion.parameterization import Prediction
 from ..errors import ConfigurationError
-from ..gaussian import expand, posterior_variance
-from ..parameterization import Prediction
 from .base import Noise, Sampler, Visit
 from .coordinates import jump
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..denoiser import DenoiserLike
-from ..gaussian import expand
+from ..diffusion.denoiser import DenoiserLike
+from ..diffusion.gaussian import expand
 from .base import Noise, Sampler, Visit
 from .coordinates import jump, stride
 from .dpm_2m import extrapolated

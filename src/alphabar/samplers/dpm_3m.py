@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..denoiser import DenoiserLike
-from ..gaussian import expand
+from ..diffusion.denoiser import DenoiserLike
+from ..diffusion.gaussian import expand
 from .base import Noise, Sampler, Visit
 from .coordinates import Stride, data_step, half_log_snr, jump, stride, usable
 from .dpm_2m import extrapolated

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ..denoiser import DenoiserLike
+from ..diffusion.denoiser import DenoiserLike
 from .base import Noise, Sampler, Visit
 from .coordinates import jump
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..diffusion.schedule import Schedule
 from ..errors import ConfigurationError, unknown
-from ..schedule import Schedule
 from .coordinates import half_log_snr, sigma, time_at
 
 LEAST_TIME = 1e-3  # the last time before 0 where no table gives one

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ..denoiser import DenoiserLike
-from ..gaussian import expand
+from ..diffusion.denoiser import DenoiserLike
+from ..diffusion.gaussian import expand
 from .base import Noise, Sampler, Visit
 from .coordinates import jump, sigma, stride
 

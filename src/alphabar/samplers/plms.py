@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ..denoiser import DenoiserLike
-from ..parameterization import Prediction, x_0_from_eps
+from ..diffusion.denoiser import DenoiserLike
+from ..diffusion.parameterization import Prediction, x_0_from_eps
 from .base import Noise, Sampler, Visit
 from .coordinates import jump, stride, usable
 

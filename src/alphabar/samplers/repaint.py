@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..denoiser import DenoiserLike
+from ..diffusion.denoiser import DenoiserLike
+from ..diffusion.gaussian import diffuse, diffuse_step, stride_beta
 from ..errors import ConfigurationError
-from ..gaussian import diffuse, diffuse_step, stride_beta
 from .base import Noise, Sampler, Visit
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..denoiser import DenoiserLike
+from ..diffusion.denoiser import DenoiserLike
+from ..diffusion.gaussian import expand
 from ..errors import ConfigurationError
-from ..gaussian import expand
 from .base import Noise, Sampler, Visit
 from .coordinates import Stride, data_step, half_log_snr, jump, stride, usable
 

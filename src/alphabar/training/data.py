@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from ..conditions.kinds import Conditions, kind_of, read_settings
-from ..config import Config, finish, merge, preset_values, validate
 from ..data.found import DataReport
 from ..data.load import Progress, load_data
 from ..data.pictures import PictureSet
-from ..data.settings import DataSettings
 from ..errors import ConfigurationError
 from ..runs.folder import is_cache
+from ..settings.config import Config, finish, merge, preset_values, validate
+from ..settings.data import DataSettings
 from .loop import TrainingData
 
 CACHE = Path("cache") / "pictures.npy"

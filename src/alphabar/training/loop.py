@@ -16,17 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..config import Config
 from ..data.pictures import Batch, compact
-from ..denoiser import Denoiser
+from ..diffusion.denoiser import Denoiser
+from ..diffusion.loss import denoising_loss
 from ..errors import CheckpointError, NonFiniteError
-from ..loss import denoising_loss
 from ..machine import keep_freed_memory
 from ..model import build_denoiser, pick_device
 from ..randomness import generator, normal, permutation, uniform
+from ..settings.config import Config
+from ..settings.training import TrainSettings
 from .ema import EMA
 from .muon import Muon
-from .settings import TrainSettings
 from .times import build_time_sampler
 
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..denoiser import Denoiser
+from ..diffusion.denoiser import Denoiser
 from ..errors import CheckpointError
 from ..runs.checkpoint import Checkpoint
 

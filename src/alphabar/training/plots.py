@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..runs.atomic import write_bytes
+from ..storage import write_bytes
 
 
 def save_loss_plot(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from ..config import Config
 from ..data.pictures import PictureSet, to_uint8
-from ..denoiser import Denoiser
-from ..images import filmstrip, grid, save_png
-from ..pipeline import Asked, Pipeline, with_conditions
+from ..diffusion.denoiser import Denoiser
+from ..generation.images import filmstrip, grid, save_png
+from ..generation.pipeline import Asked, Pipeline, with_conditions
 from ..randomness import derive_seeds
-from ..runs.atomic import write_text
 from ..runs.folder import RunFolder
 from ..samplers.base import last_state
+from ..settings.config import Config
+from ..storage import write_text
 from .loop import StepReport, TrainingData, with_derived
 from .plots import save_loss_plot
 

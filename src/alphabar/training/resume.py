@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..conditions.kinds import Conditions, kind_of, read_settings
-from ..config import Config, merge, validate
 from ..data.pictures import PictureSet
-from ..data.settings import DataSettings
 from ..errors import ConfigurationError, DataError
+from ..settings.config import Config, merge, validate
+from ..settings.data import DataSettings
+from ..settings.training import RESUMABLE
 from .data import RunData
-from .settings import RESUMABLE
 
 MAY_MOVE = {"source", "path", "memory_gb", "strict"}
 """Settings of the data that say where it is and how it is read, not what it is."""

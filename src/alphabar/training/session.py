@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 
-from ..config import FEW_STEPS, Config, Overrides, merge, resolve
 from ..data.load import Progress
+from ..engine.speed import Way, fused_works, settle_way
 from ..errors import CheckpointError, ConfigurationError, DataError, NonFiniteError, StorageError, unknown
 from ..model import build_denoiser, count_parameters, pick_device
-from ..runs.atomic import write_json
 from ..runs.checkpoint import Checkpoint, find_checkpoint, open_checkpoint, save_checkpoint
 from ..runs.environment import describe_environment, package_version
 from ..runs.folder import RunFolder, check_free, check_not_training, training_lock
-from ..speed import Way, fused_works, settle_way
+from ..settings.config import FEW_STEPS, Config, Overrides, merge, resolve
+from ..storage import write_json
 from .data import OWN_DATA, RunData
 from .loop import StepReport, Trainer, TrainingData
 from .origin import inherited, take_weights

@@ -12,9 +12,9 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from ..diffusion.schedule import Schedule
 from ..errors import unknown
 from ..randomness import permutation, uniform
-from ..schedule import Schedule
 
 
 def to_grid(u: Tensor, schedule: Schedule) -> Tensor:

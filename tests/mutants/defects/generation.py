@@ -7,8 +7,8 @@ from unittest.mock import patch
 
 import torch
 
-from alphabar.editing import inversion_times
-from alphabar.gaussian import expand
+from alphabar.diffusion.gaussian import expand
+from alphabar.generation.editing import inversion_times
 from alphabar.runs.checkpoint import Checkpoint
 
 from ..seeding import Defects

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from alphabar.gaussian import expand
+from alphabar.diffusion.gaussian import expand
 
 from ..seeding import Defects
 

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import torch
 
-from alphabar.networks import native
+from alphabar.kernels import native
 
 from ..seeding import Defects
 

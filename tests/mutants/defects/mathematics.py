@@ -9,9 +9,15 @@ from unittest.mock import patch
 import torch
 import torch.nn.functional as F
 
-from alphabar.gaussian import expand, kl_divergence, learned_log_variance, posterior_log_variances, stride_beta
+from alphabar.diffusion.gaussian import (
+    expand,
+    kl_divergence,
+    learned_log_variance,
+    posterior_log_variances,
+    stride_beta,
+)
+from alphabar.diffusion.schedule import check_time
 from alphabar.randomness import permutation, uniform
-from alphabar.schedule import check_time
 
 from ..seeding import Defects
 

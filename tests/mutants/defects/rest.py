@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from alphabar.gaussian import expand
+from alphabar.diffusion.gaussian import expand
 from alphabar.samplers.base import Visit
 from alphabar.samplers.coordinates import data_step, jump, stride
 from alphabar.training.muon import QUINTIC

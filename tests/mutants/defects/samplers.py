@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from alphabar.gaussian import diffuse_step, expand
+from alphabar.diffusion.gaussian import diffuse_step, expand
 from alphabar.samplers.coordinates import half_log_snr, sigma, stride
 from alphabar.samplers.ddim import DDIM
 from alphabar.samplers.grids import least_time

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .conditions.base import Cond
+from ..conditions.base import Cond
+from ..errors import ConfigurationError, unknown
+from ..settings.base import LossSettings
 from .denoiser import Denoiser
-from .errors import ConfigurationError, unknown
 from .gaussian import (
     diffuse,
     discretized_log_likelihood,
@@ -23,7 +24,6 @@ from .gaussian import (
 )
 from .parameterization import predict, target
 from .schedule import TableSchedule
-from .settings import LossSettings
 
 WEIGHTS = ("simple", "min_snr", "snr")
 

@@ -12,11 +12,11 @@ import yaml
 from pydantic import Field, field_validator
 from pydantic.fields import FieldInfo
 
-from .data.settings import DataSettings
-from .errors import ConfigurationError, nearest, unknown
-from .networks.settings import NetworkSettings, UNetSettings
-from .settings import DiffusionSettings, LossSettings, SampleSettings, ScheduleSettings, Settings, validate
-from .training.settings import TrainSettings
+from ..errors import ConfigurationError, nearest, unknown
+from .base import DiffusionSettings, LossSettings, SampleSettings, ScheduleSettings, Settings, validate
+from .data import DataSettings
+from .networks import NetworkSettings, UNetSettings
+from .training import TrainSettings
 
 
 class Config(Settings):

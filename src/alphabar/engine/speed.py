@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import __version__
-from .denoiser import PRECISIONS, Denoiser
-from .errors import AlphabarError, ConfigurationError, unknown
-from .machine import cache_folder, processor
-from .networks.native import Unavailable, forget_kept, library, source_hash
-from .runs.atomic import write_json
+from .. import __version__
+from ..diffusion.denoiser import PRECISIONS, Denoiser
+from ..errors import AlphabarError, ConfigurationError, unknown
+from ..kernels.native import Unavailable, forget_kept, library, source_hash
+from ..machine import cache_folder, processor
+from ..storage import write_json
 
 ROUNDS = 3
 BATCH, PIXELS = 16, 16 * 64 * 64  # pictures of a measurement, fewer of large ones

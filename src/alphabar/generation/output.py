@@ -12,9 +12,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from .errors import ConfigurationError
+from ..errors import ConfigurationError
+from ..storage import check_ordinary, replacing, replacing_folder, storage_errors
 from .images import grid, save_png, with_labels
-from .runs.atomic import check_ordinary, replacing, replacing_folder, storage_errors
 
 LARGEST_GRID = 400
 ANIMATIONS = (".webp", ".gif")

@@ -13,11 +13,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from .conditions.base import Cond, Encoders
-from .errors import ConfigurationError
+from ..conditions.base import Cond, Encoders
+from ..errors import ConfigurationError
+from ..settings.base import DiffusionSettings
 from .parameterization import Prediction, predict
 from .schedule import Schedule, Time
-from .settings import DiffusionSettings
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 LOG_SNR_LIMIT = 20.0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .errors import unknown
+from ..errors import unknown
 from .gaussian import Coefficient, expand
 
 PREDICTIONS = ("eps", "x_0", "v")

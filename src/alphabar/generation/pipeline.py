@@ -11,25 +11,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import __version__
-from .conditions.base import Cond
-from .data.load import available_memory
-from .data.pictures import to_uint8
-from .denoiser import Denoiser, DenoiserLike
-from .errors import ConfigurationError
-from .guidance import ClassifierGuided, Guided
+from .. import __version__
+from ..conditions.base import Cond
+from ..data.load import available_memory
+from ..data.pictures import to_uint8
+from ..diffusion.denoiser import Denoiser, DenoiserLike
+from ..diffusion.guidance import ClassifierGuided, Guided
+from ..diffusion.schedule import Time
+from ..engine.speed import MANY_EVALUATIONS, fastest_batch, fastest_kernels
+from ..errors import ConfigurationError
+from ..model import build_denoiser, pick_device
+from ..randomness import derive_seeds
+from ..runs.checkpoint import Checkpoint, find_checkpoint, load_weights
+from ..samplers.base import Sampler, SampleState, last_state, sample_states
+from ..samplers.clip import Clipped
+from ..samplers.grids import time_grid
+from ..samplers.methods import Choice, Options, auto_choice, build_sampler
+from ..settings.base import OPTION_OF, SampleSettings, validate
 from .images import captioned, to_image
-from .model import build_denoiser, pick_device
 from .output import Samples
-from .randomness import derive_seeds
-from .runs.checkpoint import Checkpoint, find_checkpoint, load_weights
-from .samplers.base import Sampler, SampleState, last_state, sample_states
-from .samplers.clip import Clipped
-from .samplers.grids import time_grid
-from .samplers.methods import Choice, Options, auto_choice, build_sampler
-from .schedule import Time
-from .settings import OPTION_OF, SampleSettings, validate
-from .speed import MANY_EVALUATIONS, fastest_batch, fastest_kernels
 
 DEFAULT_STEPS = 50
 STEPS_OF = {"ancestral": 250, "adaptive": 10}  # where the default is another

@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .errors import ConfigurationError
-from .settings import ScheduleSettings
+from ..errors import ConfigurationError
+from ..settings.base import ScheduleSettings
 
 Time = float | Tensor
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
-from .errors import DataError
-from .runs.atomic import write_bytes
+from ..errors import DataError
+from ..storage import write_bytes
 
 SMALLEST_TILE = 48
 CAPTIONED_TILE = 96

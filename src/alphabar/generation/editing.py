@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .conditions.image import load_input, note_size
-from .data.pictures import to_signed, to_uint8
-from .denoiser import DenoiserLike
-from .errors import ConfigurationError
-from .gaussian import diffuse
+from ..conditions.image import load_input, note_size
+from ..data.pictures import to_signed, to_uint8
+from ..diffusion.denoiser import DenoiserLike
+from ..diffusion.gaussian import diffuse
+from ..errors import ConfigurationError
+from ..samplers.base import Noise, SampleState, last_state, seeded_noises, walk
+from ..samplers.ddim import DDIM, DDIMInversion
+from ..samplers.repaint import RePaint, with_returns
 from .output import Samples
 from .pipeline import Asked, Pipeline, StateCallback, watched
-from .samplers.base import Noise, SampleState, last_state, seeded_noises, walk
-from .samplers.ddim import DDIM, DDIMInversion
-from .samplers.repaint import RePaint, with_returns
 
 
 @dataclass(frozen=True)

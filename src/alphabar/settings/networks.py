@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ..errors import ConfigurationError
-from ..settings import Settings
+from .base import Settings
 
 
 class UNetSettings(Settings):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from ..errors import ConfigurationError
-from ..settings import Settings
+from .base import Settings
 
 
 class DataSettings(Settings):

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from .errors import ConfigurationError, nearest
+from ..errors import ConfigurationError, nearest
 
 
 class Settings(BaseModel):

@@ -8,9 +8,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .conditions.base import Cond, stack
+from ..conditions.base import Cond, stack
+from ..errors import ConfigurationError
 from .denoiser import DenoiserLike
-from .errors import ConfigurationError
 from .gaussian import expand
 from .parameterization import Prediction, eps_from_x_0
 from .schedule import Schedule, Time

@@ -1,0 +1,1 @@
+"""The mathematics of the derivation: schedules, Gaussians, parameterizations, the denoiser, its loss and its guidance."""

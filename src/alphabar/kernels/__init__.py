@@ -1,0 +1,1 @@
+"""Compiled kernels for the CPU. Nobody but the engine chooses them."""
