@@ -151,7 +151,7 @@ def sampled(run: str, sampler: str) -> np.ndarray:
 
 # --- losses -------------------------------------------------------------------------------------------------------------------
 
-SHORT = {"train.batch_size": 16, **PLAIN, **QUIET}
+SHORT = {"train.batch_size": 8, **PLAIN, **QUIET}
 CIFAR10 = {
     "network.channels": [16, 32, 32, 32],
     "network.groups": 8,
@@ -167,9 +167,9 @@ TRAININGS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "ddpm-cifar10": ("shapes", "ddpm-cifar10", {**CIFAR10, "data.conditions": []}),
     "two conditions": ("shapes", "tiny", {**TWO_CONDITIONS, "conditions.class.dropout": 0.3, "train.drop_all": 0.3}),
     "flip": ("shapes", "tiny", {"data.class_from": "folder", "data.conditions": ["class"], "data.flip": True}),
-    "importance": ("digits", "tiny", {"loss.times": "importance", "schedule.kind": "cosine", "schedule.steps": 8}),
+    "importance": ("digits", "tiny", {"loss.times": "importance", "schedule.kind": "cosine", "schedule.steps": 4}),
 }
-"""Name -> source, preset, settings; each of 20 steps. Of 8 times, each has enough past losses for importance after some 10 steps."""
+"""Name -> source, preset, settings; each of 20 steps. Of 4 times, each has enough past losses for importance after some 10 steps."""
 
 DRAWN = 300
 STATISTICS: dict[str, dict[str, Any]] = {

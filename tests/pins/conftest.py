@@ -33,3 +33,9 @@ def run_words():
         return " ".join(result.output.split())
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def _blank_plots(monkeypatch):
+    """Drawing the curves of the loss takes half of the time of so short a training, and none of these tests looks at them."""
+    monkeypatch.setattr("matplotlib.figure.Figure.draw", lambda *_: None)

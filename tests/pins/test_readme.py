@@ -44,7 +44,6 @@ STAND_INS = {
 QUICK = NARROW | {
     "train.validation_pictures": 4,
     "train.preview_pictures": 1,
-    "schedule.steps": 25,
     "train.batch_size": 8,
 }
 NEW_RUN = ["--steps", "1", *options(QUICK | {"data.size": 8})]

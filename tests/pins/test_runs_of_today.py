@@ -1,4 +1,6 @@
-"""Runs of the format that data/ holds open, sample, go on, are measured, exported, and repeated from their config.yaml."""
+"""Runs of the format that data/ holds open, sample, go on, are measured, exported, and repeated.
+
+test_readme.py exports one to ONNX."""
 
 from __future__ import annotations
 
@@ -73,11 +75,10 @@ def test_a_run_with_classes_is_exported(place, run_words):
     assert np.abs(made[0].astype(int) - made[1]).max() <= 1
 
 
-def test_a_run_with_text_is_refused_by_diffusers_and_exported_to_onnx(place, run_words):
+def test_a_run_with_text_is_refused_by_diffusers(place):
     with pytest.raises(AlphabarError, match=r"condition text .* use --to onnx"):
         run_command("export", "shapes-run", "refused", "--to", "diffusers")
-    run_words("export", "shapes-run", "model.onnx", "--to", "onnx")
-    assert Path("model.onnx").stat().st_size > 50_000
+    assert not Path("refused").exists()
 
 
 @pytest.mark.parametrize(("run", "n"), [("digits-run", 32), ("shapes-run", 8)])
