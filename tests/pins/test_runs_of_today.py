@@ -1,6 +1,4 @@
-"""Runs of the format that data/ holds open, sample, go on, are measured, exported, and repeated.
-
-test_readme.py exports one to ONNX."""
+"""Runs of the format that data/ holds open, sample, go on, are measured, exported (to ONNX in test_readme.py), and repeated."""
 
 from __future__ import annotations
 
