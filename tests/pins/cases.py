@@ -26,10 +26,20 @@ SHAPES = ("circle", "cross", "square")
 
 PLAIN = {"train.precision": "float32", "train.kernels": "native", "train.threads": 1, "train.device": "cpu"}
 NARROW = {
-    "network.channels": [4, 8], "network.blocks": 1, "network.attention": [False, True], "network.groups": 4, "network.token_dim": 8,
-    "train.batch_size": 16, "train.warm_up": 5, "train.validation_pictures": 16, "train.report_every": 20,
-    "train.preview_pictures": 2, "train.preview_steps": 2, "train.preview_every": 1000, "train.keep_checkpoints": 1,
-}  # fmt: skip
+    "network.channels": [4, 8],
+    "network.blocks": 1,
+    "network.attention": [False, True],
+    "network.groups": 4,
+    "network.token_dim": 8,
+    "train.batch_size": 16,
+    "train.warm_up": 5,
+    "train.validation_pictures": 16,
+    "train.report_every": 20,
+    "train.preview_pictures": 2,
+    "train.preview_steps": 2,
+    "train.preview_every": 1000,
+    "train.keep_checkpoints": 1,
+}
 NARROW_TEXT = {"conditions.text.width": 8, "conditions.text.layers": 1, "conditions.text.length": 16}
 TWO_CONDITIONS = {"data.class_from": "folder", "data.conditions": ["class", "text"], **NARROW_TEXT}
 QUIET = {
@@ -99,7 +109,7 @@ def as_yaml(value: Any) -> str:
     return str(value).replace("'", "") if isinstance(value, list) else str(value)
 
 
-# --- fixtures -----------------------------------------------------------------------------------------------------------------
+# --- fixtures ---
 
 
 def train_fixtures(place: Path) -> None:
@@ -119,7 +129,7 @@ def continued_losses(run: Path, source: str) -> list[float]:
     return [report.loss for report in reports]
 
 
-# --- pictures -----------------------------------------------------------------------------------------------------------------
+# --- pictures ---
 
 SEEDS = [3, 1, 4, 15, 92, 65, 35, 89]
 SAMPLERS: dict[str, dict[str, Any]] = {
@@ -149,7 +159,7 @@ def sampled(run: str, sampler: str) -> np.ndarray:
     return pipeline.sample(seeds=SEEDS, **REQUESTS[run][sampler]).pictures
 
 
-# --- losses -------------------------------------------------------------------------------------------------------------------
+# --- losses ---
 
 SHORT = {"train.batch_size": 8, **PLAIN, **QUIET}
 CIFAR10 = {
@@ -169,7 +179,7 @@ TRAININGS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "flip": ("shapes", "tiny", {"data.class_from": "folder", "data.conditions": ["class"], "data.flip": True}),
     "importance": ("digits", "tiny", {"loss.times": "importance", "schedule.kind": "cosine", "schedule.steps": 4}),
 }
-"""Name -> source, preset, settings; each of 20 steps. Of 4 times, each has enough past losses for importance after some 10 steps."""
+"""Name -> source, preset, settings; each of 20 steps. Each of the 4 times of importance soon has enough past losses."""
 
 DRAWN = 300
 STATISTICS: dict[str, dict[str, Any]] = {

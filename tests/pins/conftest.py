@@ -37,5 +37,5 @@ def run_words():
 
 @pytest.fixture(autouse=True)
 def _blank_plots(monkeypatch):
-    """Drawing the curves of the loss takes half of the time of so short a training, and none of these tests looks at them."""
+    """Drawing the loss curves takes half of the time of so short a training, and no test here looks at them."""
     monkeypatch.setattr("matplotlib.figure.Figure.draw", lambda *_: None)

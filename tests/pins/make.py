@@ -5,8 +5,8 @@
 
 runs      data/digits-run, data/shapes-run: runs of today's format
 pictures  data/pictures.npz: what the runs give from fixed seeds
-losses    data/losses.json: losses of short trainings and of the continued runs, with the processor and the torch that made them
-readme    data/readme_snippets.txt: what README.md and README.zh.md show; data/readme_commands.txt, the full commands, is kept by hand
+losses    data/losses.json: losses of short trainings and of the continued runs, with the processor and the torch
+readme    data/readme_snippets.txt: what the READMEs show; the full commands, data/readme_commands.txt, are kept by hand
 
 A pin is remade only where a change of behaviour is intended: the pull request says which one and why.
 """

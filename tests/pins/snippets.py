@@ -10,7 +10,7 @@ CODE = re.compile(r"`([^`\n]+)`")
 
 
 def snippets(text: str) -> list[str]:
-    """Each `alphabar ...` of the shell blocks, with the options of its comment after it, then each piece of code of the table."""
+    """Each `alphabar ...` of the shell blocks with the options of its comment, then each piece of code of the table."""
     found = []
     for block in BLOCK.findall(text):
         for line in block.splitlines():

@@ -39,7 +39,7 @@ STAND_INS = {
     "CHECKPOINT": "RUN/checkpoints/step-40",
     "DATA": "digits",
 }
-"""What stands in the commands -> what stands there in the test; placeholders that are not here are names of files in `prepared`."""
+"""Placeholder -> what replaces it; placeholders that are not here are names of files in `prepared`."""
 
 QUICK = NARROW | {
     "train.validation_pictures": 4,

@@ -1,4 +1,4 @@
-"""Runs of the format that data/ holds open, sample, go on, are measured, exported (to ONNX in test_readme.py), and repeated."""
+"""Runs of the format that data/ holds open, sample, go on, are measured, exported (ONNX: test_readme.py), repeated."""
 
 from __future__ import annotations
 
