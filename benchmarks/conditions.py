@@ -22,7 +22,7 @@ import typer
 from torch import Tensor
 
 import alphabar
-from alphabar.conditions.base import Cond
+from alphabar.networks.cond import Cond
 from alphabar.conditions.image import enlarge, luma, reduce
 from alphabar.data.builtin_sets import load_fashion_mnist
 from alphabar.data.decode import read_picture

@@ -109,16 +109,10 @@ def settings_reference(language: str) -> str:
     """Every setting with its default."""
     from pydantic_core import PydanticUndefined
 
-    from alphabar.conditions.kinds import KINDS
     from alphabar.settings.config import all_fields
 
     heads = {"en": "| setting | default | meaning |", "zh": "| 设置 | 默认值 | 含义 |"}[language]
     fields = [(key, field) for key, field in all_fields()]
-    fields += [
-        (f"conditions.{name}.{key}", field)
-        for name, kind in KINDS.items()
-        for key, field in kind.Settings.model_fields.items()
-    ]
     lines, seen = ["", heads, "| --- | --- | --- |"], set()
     for key, field in fields:
         if key in seen or not field.description:

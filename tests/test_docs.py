@@ -24,9 +24,10 @@ from PIL import Image, ImageDraw
 import alphabar
 from alphabar import cli
 from alphabar.conditions import kinds
-from alphabar.conditions.base import Offer, Sizes
+from alphabar.conditions.base import Sizes
+from alphabar.conditions.kinds import load_with_conditions
 from alphabar.data.builtin_sets import load_digits
-from alphabar.data.load import load_data
+from alphabar.data.readers import Offer
 from alphabar.errors import ConfigurationError, DataError
 from alphabar.explain.formulas import ASIDES, FORMULAS, NAMED
 from alphabar.explain.notation import to_sentence
@@ -35,6 +36,7 @@ from alphabar.settings.config import finish, resolve
 from alphabar.settings.data import DataSettings
 
 from .cli.running import run_command_line
+from .registering import registrations_forgotten
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -292,11 +294,10 @@ def test_options_and_recipes_of_the_commands_exist(path):
 
 @pytest.mark.parametrize("path", TEXTS.values(), ids=TEXTS)
 def test_settings_of_the_pages_are_accepted(path):
-    for setting in settings_of(path.read_text(encoding="utf-8")):
-        values = resolve(None, None, [setting])
-        for name, own in finish(values, [32, 32]).conditions.items():
-            if "kind" not in own:
-                kinds.read_settings(name, own)
+    with registrations_forgotten():
+        alphabar.load_plugin(SNIPPET)  # the condition of one's own that a page shows
+        for setting in settings_of(path.read_text(encoding="utf-8")):
+            finish(resolve(None, None, [setting]), [32, 32])
 
 
 def test_lists_of_words_can_be_set():
@@ -307,13 +308,10 @@ def test_lists_of_words_can_be_set():
 
 
 @pytest.fixture
-def angle(monkeypatch):
-    """The snippet as a module, its kind in its place."""
-    spec = importlib.util.spec_from_file_location("angle_snippet", SNIPPET)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setitem(kinds.KINDS, "angle", module.AngleEncoder)
-    return module
+def angle():
+    """The snippet as a plugin, forgotten afterwards."""
+    with registrations_forgotten():
+        yield alphabar.load_plugin(SNIPPET)
 
 
 @pytest.fixture
@@ -425,10 +423,9 @@ def test_data_without_the_column_is_refused(angle, bars, tmp_path):
         alphabar.prepare(bars, tmp_path / "run", steps=3, settings=ASKED)
 
 
-def test_a_value_may_be_an_array_of_any_type(angle, bars, tmp_path, monkeypatch):
-    class Direction(angle.AngleEncoder):
-        @classmethod
-        def offer(cls, name, settings, catalogue):
+def test_a_value_may_be_an_array_of_any_type(angle, bars):
+    class DirectionReader(angle.AngleReader):
+        def offer(self, name, settings, catalogue):
             found = super().offer(name, settings, catalogue)
 
             def read(file, size):
@@ -437,8 +434,8 @@ def test_a_value_may_be_an_array_of_any_type(angle, bars, tmp_path, monkeypatch)
 
             return Offer(found.origin, read, settings)
 
-    monkeypatch.setitem(kinds.KINDS, "angle", Direction)
-    loaded = load_data(DataSettings(source=str(bars), held_out=0, conditions=["angle"]))
+    kinds.register("angle", DirectionReader(), angle.AngleEncoder)
+    loaded = load_with_conditions(DataSettings(source=str(bars), held_out=0, conditions=["angle"]))
     values = loaded.train.values["angle"]
     assert values.shape == (24, 2)
     assert values.dtype == np.float32

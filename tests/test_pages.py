@@ -4,7 +4,6 @@ numbers that cost time are made smaller. The other snippets need nothing and are
 from __future__ import annotations
 
 import gzip
-import importlib
 import os
 import shutil
 import struct
@@ -15,12 +14,12 @@ import pytest
 from PIL import Image
 
 import alphabar
-from alphabar.conditions.kinds import KINDS
 from alphabar.data import builtin_sets
 from alphabar.data.pictures import PictureSet
 from alphabar.evaluation.classifier import save_classifier, train_classifier
 from alphabar.interop.diffusers_export import Export, write_export
 
+from .registering import registrations_forgotten
 from .test_docs import DOCS, OF_RUNS, ROOT, code_blocks
 
 TINY = {
@@ -117,16 +116,18 @@ def test_the_python_of_the_page_runs(name, world, tmp_path, monkeypatch):
         pytest.importorskip("diffusers")
         pytest.importorskip("onnxscript")
     if name == "conditions":
-        monkeypatch.syspath_prepend(DOCS / "snippets")
-        monkeypatch.setitem(KINDS, "angle", importlib.import_module("angle").AngleEncoder)
-        of_conditions(tmp_path / "world")
+        shutil.copy(DOCS / "snippets" / "angle.py", tmp_path / "world")
+        with registrations_forgotten():
+            alphabar.load_plugin("angle.py")
+            of_conditions(tmp_path / "world")
     code = (
         python_of_the_readme() if name == "README" else (DOCS / "snippets" / f"{name}.py").read_text(encoding="utf-8")
     )
     before = set(os.listdir())
     for old, new in SMALLER.items():
         code = code.replace(old, new)
-    exec(compile(code, name, "exec"), {"TINY": TINY})
+    with registrations_forgotten():
+        exec(compile(code, name, "exec"), {"TINY": TINY})
     assert name in ("evaluation", "likelihood") or set(os.listdir()) > before
 
 

@@ -9,36 +9,40 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from alphabar.conditions.base import Cond, Encoder, Offer, Sizes, hide
+from alphabar.conditions.base import Encoder, Sizes, hide
+from alphabar.conditions.kinds import register
+from alphabar.data.readers import Offer, Reader
 from alphabar.data.sources import Catalogue, PictureFile
 from alphabar.errors import ConfigurationError, DataError
-from alphabar.settings.conditions import KindSettings
+from alphabar.networks.cond import Cond
+from alphabar.settings.conditions import ConditionSettings
 
 
-class AngleSettings(KindSettings):
+class AngleSettings(ConditionSettings):
     column: str = Field("angle", description="the column of the metadata that holds the angle in degrees")
     frequencies: int = Field(4, ge=1, description="of the angle times 1, 2, ..., sine and cosine are taken")
 
 
-class AngleEncoder(Encoder):
-    """degrees (n,), NaN being null -> vector (N, D). The null value is learned."""
-
-    Settings = AngleSettings
+class AngleReader(Reader):
+    settings = AngleSettings
     needs = "a column 'angle' with degrees in metadata.csv, .jsonl or .parquet"
     mirrors = False  # a mirrored picture shows another angle
+
+    def offer(self, name: str, settings: AngleSettings, catalogue: Catalogue) -> Offer | None:
+        def read(file: PictureFile, size: tuple[int, int]) -> float:
+            return degrees(file.row.get(settings.column), DataError, f"in its column {settings.column!r}")
+
+        return Offer(f"column {settings.column!r}", read, settings) if settings.column in catalogue.columns() else None
+
+
+class AngleEncoder(Encoder):
+    """degrees (n,), NaN being null -> vector (N, D). The null value is learned."""
 
     def __init__(self, settings: AngleSettings, sizes: Sizes) -> None:
         super().__init__(settings)
         width, self.frequencies = sizes.vector_dim, settings.frequencies
         self.layers = nn.Sequential(nn.Linear(2 * self.frequencies, width), nn.SiLU(), nn.Linear(width, width))
         self.null = nn.Parameter(torch.zeros(width))
-
-    @classmethod
-    def offer(cls, name: str, settings: AngleSettings, catalogue: Catalogue) -> Offer | None:
-        def read(file: PictureFile, size: tuple[int, int]) -> float:
-            return degrees(file.row.get(settings.column), DataError, f"in its column {settings.column!r}")
-
-        return Offer(f"column {settings.column!r}", read, settings) if settings.column in catalogue.columns() else None
 
     def read(self, inputs: Sequence[Any], notes: list[str]) -> np.ndarray:
         return np.array([math.nan if x is None else degrees(x, ConfigurationError, "as the angle") for x in inputs])
@@ -58,3 +62,6 @@ def degrees(value: Any, error: type[Exception], where: str) -> float:
     except (TypeError, ValueError):
         pass
     raise error(f"{value!r} {where} is not a number of degrees; give one like 30 or -12.5")
+
+
+register("angle", AngleReader(), AngleEncoder)

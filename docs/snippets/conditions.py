@@ -1,6 +1,6 @@
 """Each kind of condition: train, then ask for pictures. The tests run them in this order."""
 
-# ruff: noqa: E402, I001
+# ruff: noqa: E402
 
 # region classes
 import alphabar
@@ -115,11 +115,8 @@ def log_probability(x_t, t):  # w log p(y | x_t), (N,)
 pipeline.sample(16, classifier=log_probability).save("sneakers.png")
 # endregion
 
-from angle import AngleEncoder
-from alphabar.conditions.kinds import KINDS
-
 # region kinds
-KINDS["angle"] = AngleEncoder
+alphabar.load_plugin("angle.py")
 # endregion
 
 # region angles

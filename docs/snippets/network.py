@@ -5,7 +5,7 @@
 # region own
 import torch
 from alphabar.settings.config import finish
-from alphabar.data.load import load_data
+from alphabar.conditions.kinds import load_with_conditions
 from alphabar.settings.data import DataSettings
 from alphabar.diffusion.denoiser import Denoiser
 from alphabar.diffusion.schedule import build_schedule
@@ -26,7 +26,7 @@ class Network(torch.nn.Module):
         return self.layers(torch.cat([x, noise], dim=1))
 
 
-data = load_data(DataSettings(source="digits", class_from="none")).train
+data = load_with_conditions(DataSettings(source="digits", class_from="none")).train
 config = finish({"train": {"steps": 20}}, data.shape[1:])
 denoiser = Denoiser(Network(data.shape[0]), build_schedule(config.schedule))
 trainer = Trainer(config, data, denoiser)

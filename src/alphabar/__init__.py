@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .errors import AlphabarError as AlphabarError
     from .generation.pipeline import Pipeline as Pipeline
     from .generation.pipeline import load as load
+    from .plugins import load_plugin as load_plugin
     from .training.session import Session as Session
     from .training.session import prepare as prepare
     from .training.session import train as train
@@ -31,10 +32,11 @@ _HOMES = {
     "Pipeline": "generation.pipeline",
     "Session": "training.session",
     "load": "generation.pipeline",
+    "load_plugin": "plugins",
     "prepare": "training.session",
     "train": "training.session",
 }
-__all__ = ["AlphabarError", "Denoiser", "Pipeline", "Session", "__version__", "load", "prepare", "train"]
+__all__ = ["AlphabarError", "Denoiser", "Pipeline", "Session", "__version__", "load", "load_plugin", "prepare", "train"]
 
 
 def __getattr__(name: str) -> Any:

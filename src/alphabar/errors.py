@@ -16,6 +16,10 @@ class ConfigurationError(AlphabarError):
     """A setting, an option or an argument that cannot be used."""
 
 
+class MissingRegistration(ConfigurationError):
+    """A kind of network or condition that is not registered in this process, so that its settings cannot be read."""
+
+
 class DataError(AlphabarError):
     """Data that cannot be read or does not fit."""
 

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from .conditions.base import Doors, Sizes
+from .conditions.base import Sizes
 from .conditions.kinds import all_doors, build_encoders
 from .diffusion.denoiser import Denoiser
 from .diffusion.schedule import build_schedule
 from .errors import ConfigurationError
-from .networks.mlp import MLP
-from .networks.unet import UNet, check_size
+from .networks.base import Network, check_doors
+from .networks.kinds import network_of
 from .settings.config import Config
-from .settings.networks import MLPSettings
 
 
 def build_denoiser(config: Config, shape: Sequence[int]) -> Denoiser:
@@ -23,32 +22,19 @@ def build_denoiser(config: Config, shape: Sequence[int]) -> Denoiser:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = build_network(config, shape)
-        sizes = Sizes(tuple(shape), int(network.vector_dim), int(network.token_dim))
+        sizes = Sizes(tuple(shape), network.vector_dim, network.token_dim)
         encoders = build_encoders(config.conditions, sizes)
         precision = "float32" if config.train.precision == "auto" else config.train.precision
         return Denoiser(network, build_schedule(config.schedule), config.diffusion, encoders, precision)
 
 
-def build_network(config: Config, shape: Sequence[int]) -> UNet | MLP:
-    """The network of the configuration. Raises ConfigurationError where it does not fit the data."""
-    channels, doors = shape[0], all_doors(config.conditions, shape)
-    out_channels = channels * (2 if config.diffusion.learned_variance else 1)
-    if isinstance(config.network, MLPSettings):
-        if len(shape) != 1:
-            raise ConfigurationError(
-                f"network.kind=mlp is for points, the data has shape {tuple(shape)}; use network.kind=unet"
-            )
-        if doors != Doors():
-            raise ConfigurationError(
-                "network.kind=mlp takes conditions by vector only, such as class; use network.kind=unet"
-            )
-        return MLP(config.network, channels, out_channels)
-    if len(shape) != 3:
-        raise ConfigurationError(
-            f"network.kind=unet is for pictures (C, H, W), the data has shape {tuple(shape)}; use network.kind=mlp"
-        )
-    check_size(config.network, shape[1], shape[2])
-    return UNet(config.network, channels, out_channels, doors)
+def build_network(config: Config, shape: Sequence[int]) -> Network:
+    """The network of the configuration. Raises ConfigurationError where it does not fit the data or the conditions."""
+    settings, doors = config.network, all_doors(config.conditions, shape)
+    network = network_of(settings)
+    network.check_shape(settings, shape)
+    check_doors(settings.kind, network, doors)
+    return network.build(settings, shape, shape[0] * (2 if config.diffusion.learned_variance else 1), doors)
 
 
 def pick_device(name: str) -> torch.device:

@@ -141,9 +141,9 @@ def test_folders_of_maps_and_pictures_may_have_any_name(alphabar, tmp_path, monk
     )
     assert code == 0, error
     config = RunFolder.open(tmp_path / "run").config
-    assert config.conditions["map"]["folder"] == f"m/{name}"
-    assert config.conditions["image"]["folder"] == name
-    assert config.conditions["map"]["classes"] == ["0", "1", "2"]
+    assert config.conditions["map"].folder == f"m/{name}"
+    assert config.conditions["image"].folder == name
+    assert config.conditions["map"].classes == ["0", "1", "2"]
     assert config.data.flip is True
 
 

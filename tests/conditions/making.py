@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from alphabar.conditions.base import Cond, Encoder, Sizes
+from alphabar.conditions.base import Encoder, Sizes
 from alphabar.conditions.kinds import build_encoders
 from alphabar.data.pictures import to_signed
+from alphabar.networks.cond import Cond
 
 SHAPE = (3, 8, 8)
 SIZES = Sizes(SHAPE, vector_dim=16, token_dim=12)

@@ -10,15 +10,24 @@ import pytest
 import torch
 from torch import nn
 
-from alphabar.conditions import kinds
-from alphabar.conditions.base import Cond, Doors, Encoder, Offer, hide, merge, stack
-from alphabar.conditions.kinds import KINDS, all_doors, build_encoders, kind_of, read_settings
-from alphabar.data.load import load_data
+from alphabar.conditions.base import Encoder, hide
+from alphabar.conditions.kinds import (
+    KINDS,
+    all_doors,
+    build_encoders,
+    kind_of,
+    load_with_conditions,
+    read_settings,
+    register,
+)
+from alphabar.data.readers import Offer, Reader
 from alphabar.errors import ConfigurationError, DataError
-from alphabar.settings.conditions import KindSettings
+from alphabar.networks.cond import Cond, Doors, merge, stack
+from alphabar.settings.conditions import ConditionSettings
 from alphabar.settings.data import DataSettings
 
 from ..data.making import with_metadata
+from ..registering import registrations_forgotten
 from .making import SHAPE, SIZES, TEXT, assert_same, doors_of, encoder, indices, noise, rows
 
 
@@ -90,7 +99,7 @@ def test_null_and_given_items_mix_in_one_request(case):
 def test_each_kind_uses_its_doors_in_their_shapes(case):
     built, values = null_and_given(case)
     settings = read_settings(case.name, case.settings)
-    assert KINDS[case.name].doors(settings, SHAPE) == case.widths
+    assert KINDS[case.name].encoder.doors(settings, SHAPE) == case.widths
     for cond in (built(values, 3), built(None, 3)):
         assert doors_of(cond) == case.doors
         for name in case.doors - {"tokens"}:
@@ -206,18 +215,21 @@ def test_an_unknown_kind_or_setting_names_the_nearest_and_the_condition():
         read_settings("class", {"dropout": 1.0})
 
 
-class Angle(Encoder):
-    """A continuous attribute, as a user would add one."""
+class AngleReader(Reader):
+    """Reads the column of the condition's name."""
 
-    def __init__(self, settings: KindSettings, sizes: Any) -> None:
-        super().__init__(settings)
-        self.to_vector = nn.Linear(2, sizes.vector_dim)
-
-    @classmethod
-    def offer(cls, name, settings, catalogue):
+    def offer(self, name, settings, catalogue):
         if name not in catalogue.columns():
             return None
         return Offer(f"column {name!r}", lambda file, size: angle(file.row[name]), settings)
+
+
+class Angle(Encoder):
+    """A continuous attribute, as a user would add one."""
+
+    def __init__(self, settings: ConditionSettings, sizes: Any) -> None:
+        super().__init__(settings)
+        self.to_vector = nn.Linear(2, sizes.vector_dim)
 
     def read(self, inputs, notes):
         return np.stack([np.zeros(2, np.float32) if text is None else angle(text) for text in inputs])
@@ -233,10 +245,17 @@ def angle(text: str) -> np.ndarray:
     return np.array([np.cos(np.deg2rad(float(text))), np.sin(np.deg2rad(float(text)))], np.float32)
 
 
-def test_a_kind_of_ones_own_is_read_from_a_column(tmp_path, monkeypatch):
-    monkeypatch.setitem(kinds.KINDS, "angle", Angle)
+@pytest.fixture
+def _angle_kind():
+    with registrations_forgotten():
+        register("angle", AngleReader(), Angle)
+        yield
+
+
+@pytest.mark.usefixtures("_angle_kind")
+def test_a_kind_of_ones_own_is_read_from_a_column(tmp_path):
     with_metadata(tmp_path, "file_name,angle\n" + "".join(f"{k}.png,{30 * k if k != 5 else ''}\n" for k in range(12)))
-    loaded = load_data(DataSettings(source=str(tmp_path), conditions=["angle"], held_out=0))
+    loaded = load_with_conditions(DataSettings(source=str(tmp_path), conditions=["angle"], held_out=0))
     assert loaded.report.skipped == [("5.png", "has no angle")]
     expected = np.stack([angle(str(30 * k)) for k in range(12) if k != 5])
     assert loaded.train.values["angle"].dtype == np.float32

@@ -291,7 +291,7 @@ def test_low_sizes_round_and_never_vanish():
 )
 def test_a_task_that_does_not_fit_the_pictures_is_refused(settings, shape, message):
     with pytest.raises(ConfigurationError, match=message):
-        KINDS["image"].doors(read_settings("image", settings), shape)
+        KINDS["image"].encoder.doors(read_settings("image", settings), shape)
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_a_pair_has_nothing_to_make_it_from():
     with pytest.raises(ConfigurationError, match="task=pair has nothing to make a condition from"):
         encoder("image", channels=3).derive(signed(), keys(3))
     for task in ("pair", *TASKS):
-        assert KINDS["image"].derives(read_settings("image", {"task": task})) == (task != "pair")
+        assert KINDS["image"].reader.derives(read_settings("image", {"task": task})) == (task != "pair")
 
 
 def test_what_is_shown_is_what_the_network_sees():

@@ -12,12 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from alphabar.conditions.base import Doors
-from alphabar.conditions.kinds import KINDS, read_settings
+from alphabar.conditions.kinds import KINDS, load_with_conditions, read_settings
 from alphabar.conditions.semantic_map import (
     NOTHING,
-    MapReader,
-    MapSettings,
+    MapFiles,
     fit_nearest,
     instance_edges,
     palette,
@@ -25,9 +23,10 @@ from alphabar.conditions.semantic_map import (
     read_instances,
 )
 from alphabar.data.decode import read_picture
-from alphabar.data.load import load_data
 from alphabar.data.pictures import mirror
 from alphabar.errors import ConfigurationError, DataError, UnusableData
+from alphabar.networks.cond import Doors
+from alphabar.settings.conditions import MapSettings
 from alphabar.settings.data import DataSettings
 
 from .making import encoder, indices, save_palette, save_png
@@ -38,8 +37,8 @@ HEX = ["#ffffff", "#000000", "#ff0000", "#0080ff"]
 MAP = indices(1, 4, seed=3)[0]
 
 
-def reader(**settings) -> MapReader:
-    return MapReader(MapSettings(**{"classes": NAMES, **settings}))
+def reader(**settings) -> MapFiles:
+    return MapFiles(MapSettings(**{"classes": NAMES, **settings}))
 
 
 def in_colours(array: np.ndarray) -> np.ndarray:
@@ -80,12 +79,10 @@ def test_grey_pngs_of_2_and_4_bits_hold_indices_too(tmp_path, bits):
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, bits, 0, 0, 0, 0))
     body = chunk(b"IDAT", zlib.compress(scanlines)) + chunk(b"IEND", b"")
     (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + body)
-    found = MapReader(MapSettings(classes=[str(i) for i in range(16)])).indices(tmp_path / "x.png")
+    found = MapFiles(MapSettings(classes=[str(i) for i in range(16)])).indices(tmp_path / "x.png")
     np.testing.assert_array_equal(found, values)
     with Image.open(tmp_path / "x.png") as image:
-        np.testing.assert_array_equal(
-            MapReader(MapSettings(classes=[str(i) for i in range(16)])).indices(image), values
-        )
+        np.testing.assert_array_equal(MapFiles(MapSettings(classes=[str(i) for i in range(16)])).indices(image), values)
 
 
 def test_an_image_of_pillow_is_a_map_too(tmp_path):
@@ -195,7 +192,7 @@ def with_maps(folder: Path, arrays: list[np.ndarray], colours: list[tuple[int, i
 
 
 def load(folder: Path, conditions=None, **settings):
-    return load_data(DataSettings(source=str(folder), **{"held_out": 0, **settings}), conditions=conditions)
+    return load_with_conditions(DataSettings(source=str(folder), **{"held_out": 0, **settings}), conditions=conditions)
 
 
 def test_a_wrong_index_in_the_data_ends_the_reading_and_is_not_skipped(tmp_path):
@@ -406,31 +403,31 @@ def test_maps_are_one_hot_in_their_door(door):
     assert one_hot.shape == (3, 4, 8, 8)
     assert (one_hot.sum(1) == 1).all()
     np.testing.assert_array_equal(one_hot.argmax(1).numpy(), np.stack(arrays))
-    assert KINDS["map"].doors(built.settings, (3, 8, 8)) == Doors(**{door: 4})
+    assert KINDS["map"].encoder.doors(built.settings, (3, 8, 8)) == Doors(**{door: 4})
 
 
 def test_a_map_has_nothing_to_learn_and_needs_pictures():
     assert not list(encoder("map", classes=NAMES).parameters())
     with pytest.raises(ConfigurationError, match=r"a map goes with pictures, the data has shape \(2,\)"):
-        KINDS["map"].doors(MapSettings(classes=NAMES), (2,))
+        KINDS["map"].encoder.doors(MapSettings(classes=NAMES), (2,))
 
 
 def test_left_and_right_change_places_in_a_mirrored_map():
     settings = MapSettings(classes=["skin", "left hand", "right hand"], swap=[[1, 2]])
-    swap = KINDS["map"].mirrored_indices(settings)
+    swap = KINDS["map"].reader.mirrored_indices(settings)
     values = np.array([[[[1, 5], [0, 6], [2, 7], [255, 8]]]] * 2, np.uint8)
     mirrored = mirror(values, np.array([False, True]), swap)
     np.testing.assert_array_equal(mirrored[0], values[0])
     assert mirrored[1, 0, :, 0].tolist() == [255, 1, 0, 2]
     assert mirrored[1, 0, :, 1].tolist() == [8, 7, 6, 5]  # edges have no left and right
-    assert KINDS["map"].mirrored_indices(MapSettings(classes=NAMES)) is None
+    assert KINDS["map"].reader.mirrored_indices(MapSettings(classes=NAMES)) is None
 
 
 def test_a_class_that_is_not_there_cannot_be_swapped():
     values = np.array([[[[0], [3]]]], np.uint8)
     for settings in (MapSettings(swap=[[1, 99]]), MapSettings(classes=["a", "b", "c", "d"], swap=[[99, 1]])):
         with pytest.raises(ConfigurationError, match=r"there is no class 99, only 0\.\.3"):
-            KINDS["map"].settle(settings, values)
+            KINDS["map"].reader.settle(settings, values)
 
 
 def test_values_from_python_of_unknown_classes_have_none():

@@ -11,8 +11,9 @@ import torch
 from alphabar.conditions import text
 from alphabar.conditions.base import Sizes
 from alphabar.conditions.kinds import read_settings
-from alphabar.conditions.text import PADDING, TextEncoder, TextSettings, padded, utf_8, words_of
+from alphabar.conditions.text import PADDING, TextEncoder, padded, utf_8, words_of
 from alphabar.errors import ConfigurationError
+from alphabar.settings.conditions import TextSettings
 
 from .making import TEXT, assert_same, encoder, rows, save_model, save_tokenizer
 

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from alphabar.data.load import LoadedData, load_data
+from alphabar.conditions.kinds import load_with_conditions
+from alphabar.data.load import LoadedData
 from alphabar.settings.data import DataSettings
 
 
 def load(source: Path | str, cache: Path | None = None, **settings) -> LoadedData:
-    return load_data(DataSettings(source=str(source), **settings), cache)
+    return load_with_conditions(DataSettings(source=str(source), **settings), cache)
 
 
 def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alphabar.data.load import LoadedData, load_data
+from alphabar.conditions.kinds import load_with_conditions
+from alphabar.data.load import LoadedData
 from alphabar.errors import ConfigurationError, DataError, UnusableData
 from alphabar.settings.data import DataSettings
 from alphabar.training.session import prepare
@@ -21,7 +22,7 @@ from .making import noise, npz, save, save_many, with_metadata
 def load(
     source: Path | str, set_: dict[str, dict[str, Any]] | None = None, cache: Path | None = None, **settings: Any
 ) -> LoadedData:
-    return load_data(DataSettings(source=str(source), **{"held_out": 0, **settings}), cache, conditions=set_)
+    return load_with_conditions(DataSettings(source=str(source), **{"held_out": 0, **settings}), cache, conditions=set_)
 
 
 def captioned(folder: Path, captions: dict[str, str | bytes | None]) -> Path:

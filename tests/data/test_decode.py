@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from alphabar.data.decode import Header, background_colour, read_header, read_picture
+from alphabar.data.decode import Header, read_header, read_picture
 from alphabar.errors import ConfigurationError, DataError
+from alphabar.settings.conditions import check_colour
 
 from .making import COLOUR, GREY, exif, noise, photo, png, png_16_bit, save, stored_turned
 
@@ -412,5 +413,5 @@ def test_an_unknown_background_is_a_matter_of_settings_and_not_of_the_picture(tm
     of_mode("RGBA").save(path)
     with pytest.raises(ConfigurationError, match=r"data\.background.*'wite'"):
         read_picture(path, SIZE, 3, "wite")
-    assert background_colour("#ff8000") == (255, 128, 0)
-    assert background_colour("white") == (255, 255, 255)
+    assert check_colour("#ff8000", "data.background") == (255, 128, 0)
+    assert check_colour("white", "data.background") == (255, 255, 255)

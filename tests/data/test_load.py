@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from alphabar.data.load import allocate, load_data
+from alphabar.conditions.kinds import load_with_conditions
+from alphabar.data.load import allocate
 from alphabar.data.pictures import Rows
 from alphabar.errors import ConfigurationError, DataError, StorageError
 from alphabar.settings.data import DataSettings
@@ -135,7 +136,7 @@ def test_the_report_describes_what_was_found(tmp_path):
 
 def test_progress_is_told_of_each_file(mixed):
     calls = []
-    load_data(DataSettings(source=str(mixed)), progress=lambda *call: calls.append(call))
+    load_with_conditions(DataSettings(source=str(mixed)), progress=lambda *call: calls.append(call))
     assert [call for call in calls if call[0] == "reading headers"] == [
         ("reading headers", k, 10) for k in range(1, 11)
     ]
@@ -198,7 +199,7 @@ def test_the_settings_come_back_with_nothing_left_open_and_load_the_same_again(t
     save_many(tmp_path, [f"{k % 2}/{k}.png" for k in range(9)], 16)
     first = load(tmp_path)
     assert (first.settings.size, first.settings.channels, first.settings.class_from) == ([16, 16], 1, "none")
-    again = load_data(first.settings)
+    again = load_with_conditions(first.settings)
     assert again.report == first.report
     assert again.settings == first.settings
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from alphabar.conditions.base import Cond
 from alphabar.diffusion.gaussian import expand
 from alphabar.diffusion.parameterization import Prediction, eps_from_x_0
 from alphabar.diffusion.schedule import Schedule, Time
+from alphabar.networks.cond import Cond
 
 
 class GaussianMixture:

@@ -20,7 +20,6 @@ import torch
 
 sympy = pytest.importorskip("sympy")
 
-from alphabar.conditions.base import Cond  # noqa: E402
 from alphabar.diffusion.gaussian import (  # noqa: E402
     diffuse,
     diffuse_step,
@@ -41,6 +40,7 @@ from alphabar.evaluation.likelihood import bits_per_dimension, dequantized  # no
 from alphabar.explain.formulas import ASIDES, FORMULAS, NAMED  # noqa: E402
 from alphabar.explain.notation import symbol, to_sentence, to_sympy  # noqa: E402
 from alphabar.generation.editing import slerp  # noqa: E402
+from alphabar.networks.cond import Cond  # noqa: E402
 from alphabar.networks.layers import sinusoidal_embedding  # noqa: E402
 from alphabar.randomness import uniform  # noqa: E402
 from alphabar.samplers.adaptive import Adaptive  # noqa: E402

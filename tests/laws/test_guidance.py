@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from alphabar.conditions.base import Cond
 from alphabar.diffusion.gaussian import expand
 from alphabar.diffusion.guidance import ClassifierGuided, Guided, rescaled
 from alphabar.diffusion.parameterization import Prediction, eps_from_x_0
 from alphabar.diffusion.schedule import Schedule, Time, build_schedule
 from alphabar.errors import ConfigurationError
+from alphabar.networks.cond import Cond
 from alphabar.samplers.clip import Clipped
 from alphabar.settings.base import ScheduleSettings
 

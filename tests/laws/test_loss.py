@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from alphabar.conditions.base import Cond
 from alphabar.diffusion.denoiser import Denoiser
 from alphabar.diffusion.gaussian import diffuse
 from alphabar.diffusion.loss import bound_term, denoising_loss, loss_weight
@@ -21,6 +20,7 @@ from alphabar.diffusion.schedule import (
     rescale_zero_terminal_snr,
 )
 from alphabar.errors import ConfigurationError
+from alphabar.networks.cond import Cond
 from alphabar.settings.base import DiffusionSettings, LossSettings
 
 SNR = torch.tensor([0.0, 1e-4, 0.1, 1.0, 5.0, 80.0], dtype=torch.float64)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alphabar.conditions.base import Cond, Doors
+from alphabar.networks.cond import Cond, Doors
 from alphabar.networks.layers import CrossAttention, Modulation, place_embedding
 from alphabar.networks.unet import UNet
 from alphabar.settings.networks import UNetSettings

@@ -13,8 +13,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from alphabar.conditions.base import Cond, Doors
 from alphabar.kernels import fused, native
+from alphabar.networks.cond import Cond, Doors
 from alphabar.networks.layers import Attention, GroupNorm, Pointwise, Upsample
 from alphabar.networks.unet import UNet
 from alphabar.settings.networks import UNetSettings

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alphabar.conditions.base import Cond, Doors
 from alphabar.errors import ConfigurationError
 from alphabar.model import build_denoiser, count_parameters
+from alphabar.networks.cond import Cond, Doors
 from alphabar.networks.layers import sinusoidal_embedding
 from alphabar.networks.unet import UNet, from_patches, to_patches
 from alphabar.settings.config import PRESETS, finish

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alphabar.conditions.base import Cond
 from alphabar.model import count_parameters
+from alphabar.networks.cond import Cond
 from alphabar.networks.unet import UNet
 from alphabar.settings.config import finish
 from alphabar.settings.networks import UNetSettings

@@ -140,8 +140,8 @@ def test_data_from_python_bring_their_conditions(tmp_path):
     list(prepare(data, tmp_path / "run", steps=2, settings=settings).run())
     conditions = RunFolder.open(tmp_path / "run").config.conditions
     assert set(conditions) == {"class", "text", "map", "image", "depth", "fill"}
-    assert conditions["map"]["classes"] == ["0", "1"]
-    assert (conditions["image"]["channels"], conditions["depth"]["channels"]) == (1, 3)
+    assert conditions["map"].classes == ["0", "1"]
+    assert (conditions["image"].channels, conditions["depth"].channels) == (1, 3)
     list(prepare(data, tmp_path / "run", steps=3, resume=True).run())
     samples = load(tmp_path / "run").with_settings(steps=2).sample(
         prompt=["a", "b"], map=data.values["map"][0, ..., 0], conditions={"depth": np.zeros((8, 8, 3), np.uint8)}

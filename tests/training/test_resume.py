@@ -67,7 +67,7 @@ def test_the_same_command_goes_on(place, run):
     session = go_on(run, 2, FAST | given(place))
     assert session.plan.first_step == 1
     list(session.run())
-    assert RunFolder.open(run).config.conditions["map"]["classes"] == ["sky", "house", "road"]
+    assert RunFolder.open(run).config.conditions["map"].classes == ["sky", "house", "road"]
 
 
 def test_folders_of_maps_and_pairs_may_move(place, run):
@@ -77,8 +77,8 @@ def test_folders_of_maps_and_pairs_may_move(place, run):
         go_on(run, 2, {})
     list(go_on(run, 2, given(place, "new maps", "new pairs")).run())
     conditions = RunFolder.open(run).config.conditions
-    assert conditions["map"]["folder"] == str(place / "new maps")
-    assert conditions["image"]["folder"] == str(place / "new pairs")
+    assert conditions["map"].folder == str(place / "new maps")
+    assert conditions["image"].folder == str(place / "new pairs")
     assert go_on(run, 3, {}).plan.first_step == 2  # they are found there from now on
 
 
@@ -120,7 +120,7 @@ def test_what_is_set_of_a_condition_that_is_not_used_has_no_effect():
     assert resumed_conditions(saved, unused, ["text"]) == saved
     with pytest.raises(ConfigurationError, match=r"conditions\.image cannot change"):
         resumed_conditions(saved, unused, None)
-    with pytest.raises(ConfigurationError, match=r"conditions\.text: input should be a valid dictionary"):
+    with pytest.raises(ConfigurationError, match=r"conditions\.text must be a section"):
         resumed_conditions(saved, {"text": 3}, None)
 
 
@@ -130,7 +130,7 @@ def test_a_pretrained_text_model_may_move_but_not_become_another(place):
     list(prepare(place / "data", place / "run", steps=1, settings=FAST | settings).run())
     moved = settings | {"conditions.text.pretrained": str(model.rename(place / "moved"))}
     list(go_on(place / "run", 2, moved).run())
-    assert RunFolder.open(place / "run").config.conditions["text"]["pretrained"] == str(place / "moved")
+    assert RunFolder.open(place / "run").config.conditions["text"].pretrained == str(place / "moved")
     save_model(place / "moved", "BertModel", seed=1)
     with pytest.raises(ConfigurationError, match="this was trained with"):
         go_on(place / "run", 3, {})

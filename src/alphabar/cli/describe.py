@@ -84,22 +84,6 @@ def settings(
             default = field.get_default(call_default_factory=True)
             shown = "" if default is PydanticUndefined else f" = {json.dumps(default)}"
             print(f"{key}{shown}\n    {field.description}")
-    if "conditions".startswith(prefix) or prefix.startswith("conditions"):
-        print_condition_settings(prefix)
-
-
-def print_condition_settings(prefix: str) -> None:
-    """List the settings of every kind of condition."""
-    from pydantic_core import PydanticUndefined
-
-    from ..conditions.kinds import KINDS
-
-    for name, kind in KINDS.items():
-        for key, field in kind.Settings.model_fields.items():
-            default = field.get_default(call_default_factory=True)
-            shown = "" if default is PydanticUndefined else f" = {json.dumps(default)}"
-            if f"conditions.{name}.{key}".startswith(prefix):
-                print(f"conditions.{name}.{key}{shown}\n    {field.description}")
 
 
 def doctor() -> None:

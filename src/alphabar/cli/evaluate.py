@@ -232,7 +232,7 @@ def extractor(
     seed: Annotated[int, typer.Option(min=0, help="Of the weights at the start and of the order.")] = 0,
 ) -> None:
     """Train a small classifier on data with classes, as the extractor of `alphabar evaluate`."""
-    from ..data.load import load_data
+    from ..conditions.kinds import load_with_conditions
     from ..evaluation.classifier import save_classifier, train_classifier
     from ..settings.base import validate
     from ..settings.data import DataSettings
@@ -244,7 +244,7 @@ def extractor(
         class_from = "folder"
     values = {"source": data, "held_out": 0.0, "class_from": class_from, "size": size}
     with reading_bar() as reading:
-        loaded = load_data(validate(DataSettings, values), None, reading).train
+        loaded = load_with_conditions(validate(DataSettings, values), None, reading).train
     with bars() as progress:
         task = progress.add_task("training", total=None)
         made = train_classifier(

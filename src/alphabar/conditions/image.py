@@ -13,77 +13,40 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
-from pydantic import Field
 from torch import Tensor, nn
 
 from ..data.decode import fit, naming, read_header, read_picture, to_8_bit, to_channels
 from ..data.pairs import check_same_aspect, find_pairs, has_pair
 from ..data.pictures import to_signed, to_uint8
+from ..data.readers import Offer, Reader
 from ..data.sources import Catalogue, PictureFile
 from ..errors import ConfigurationError, DataError
+from ..networks.cond import Cond, Doors
 from ..networks.layers import sinusoidal_embedding
 from ..randomness import generator
-from ..settings.conditions import KindSettings
-from .base import Cond, Doors, Encoder, Offer, Sizes, hide
+from ..settings.conditions import PAIR_COLUMN, ImageSettings
+from .base import Encoder, Sizes, hide
 
-DEFAULT_COLUMN = "conditioning_image_file_name"
 USUAL_FOLDERS = ("conditioning", "conditioning_image", "conditioning_images")
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 LEVEL_DIM = 64
 SNIFFED = 64  # pairs that are looked at to tell grey from colour
 
 
-class ImageSettings(KindSettings):
-    """A picture that goes with each picture."""
+class ImageReader(Reader):
+    """Pairs in a column of the metadata or in a folder beside the pictures'; of the other tasks there is nothing to read."""
 
-    task: Literal["pair", "super-resolution", "colorize", "inpaint", "edges"] = Field(
-        "pair", description="pair (given by the data), or made from the picture itself"
-    )
-    column: str = Field(DEFAULT_COLUMN, description="task=pair: the column of the metadata that names the pair")
-    folder: str | None = Field(
-        None, description="task=pair: a folder with pictures of the same names, instead of a column"
-    )
-    channels: Literal[1, 3] | None = Field(
-        None, description="task=pair: 1 grey, 3 colour; default: 1 if the pairs are grey"
-    )
-    background: str | None = Field(None, description="the colour behind transparent pixels; default: data.background")
-    scale: int = Field(4, ge=2, description="task=super-resolution: how many times smaller the input is")
-    augmentation: float = Field(
-        0.1,
-        ge=0,
-        lt=1,
-        description="task=super-resolution: training adds noise of up to this standard deviation to the input and tells the network how much",
-    )
-
-
-class ImageEncoder(Encoder):
-    """A picture -> `concat` (N, C + 1, H, W): its pixels in [-1, 1], and 1 where they are known. The null value is zero
-    everywhere: nothing is known.
-
-    Values are uint8 (n, H, W, C), or float32 (n, C + 2, H, W) with the known mask and the level of noise (constant) behind.
-    The level s of super-resolution enters as `vector`: the input is sqrt(1 - s^2) y + s eps (Ho et al. 2022, "Cascaded
-    Diffusion Models", sec. 4.2), s uniform up to `augmentation` in training and 0 when pictures are made.
-    """
-
-    Settings = ImageSettings
+    settings = ImageSettings
     needs = (
         "a column 'conditioning_image_file_name' in the metadata, folders images/ and conditioning/ with the same names, --images FOLDER, "
         "or --task super-resolution, colorize, inpaint or edges"
     )
 
-    def __init__(self, settings: ImageSettings, sizes: Sizes) -> None:
-        super().__init__(settings)
-        self.settings, self.shape = settings, sizes.shape
-        self.channels = content_channels(settings, sizes.shape)
-        noisy = settings.task == "super-resolution" and settings.augmentation > 0
-        self.level = nn.Linear(LEVEL_DIM, sizes.vector_dim) if noisy else None
-
-    @classmethod
-    def offer(cls, name: str, settings: ImageSettings, catalogue: Catalogue) -> Offer | None:
+    def offer(self, name: str, settings: ImageSettings, catalogue: Catalogue) -> Offer | None:
         """Pairs by column or folder, or what the task makes."""
-        if cls.derives(settings):
+        if self.derives(settings):
             return None
-        own = name == "image" or settings.column != DEFAULT_COLUMN
+        own = name == "image" or settings.column != PAIR_COLUMN
         column, usual = (settings.column, USUAL_FOLDERS) if own else (f"{name}_file_name", (name, f"{name}s"))
         found = find_pairs(catalogue, column, settings.folder, usual)
         if found is None:
@@ -102,21 +65,36 @@ class ImageEncoder(Encoder):
 
         return Offer(origin, read, settings.model_copy(update={"channels": channels}), has_pair(locate))
 
-    @classmethod
-    def settle(cls, settings: ImageSettings, values: np.ndarray) -> ImageSettings:
+    def settle(self, settings: ImageSettings, values: np.ndarray) -> ImageSettings:
         """Pairs given from Python tell their channels themselves."""
         return settings.model_copy(update={"channels": settings.channels or values.shape[-1]})
 
-    @classmethod
-    def derives(cls, settings: ImageSettings) -> bool:
+    def derives(self, settings: ImageSettings) -> bool:
         """All tasks but pair."""
         return settings.task != "pair"
 
-    @classmethod
-    def folders(cls, name: str, settings: ImageSettings) -> Collection[str]:
+    def folders(self, name: str, settings: ImageSettings) -> Collection[str]:
         """The usual names, and the one that is set."""
         usual = USUAL_FOLDERS if name == "image" else (name, f"{name}s")
         return [*usual, *([settings.folder] if settings.folder else [])]
+
+
+class ImageEncoder(Encoder):
+    """A picture -> `concat` (N, C + 1, H, W): its pixels in [-1, 1], and 1 where they are known. The null value is zero
+    everywhere: nothing is known.
+
+    Values are uint8 (n, H, W, C), or float32 (n, C + 2, H, W) with the known mask and the level of noise (constant) behind.
+    The level s of super-resolution enters as `vector`: the input is sqrt(1 - s^2) y + s eps (Ho et al. 2022, "Cascaded
+    Diffusion Models", sec. 4.2), s uniform up to `augmentation` in training and 0 when pictures are made.
+    """
+
+    def __init__(self, settings: ImageSettings, sizes: Sizes) -> None:
+        super().__init__(settings)
+        self.settings, self.shape = settings, sizes.shape
+        self.derived = settings.task != "pair"
+        self.channels = content_channels(settings, sizes.shape)
+        noisy = settings.task == "super-resolution" and settings.augmentation > 0
+        self.level = nn.Linear(LEVEL_DIM, sizes.vector_dim) if noisy else None
 
     @classmethod
     def doors(cls, settings: ImageSettings, shape: Sequence[int]) -> Doors:

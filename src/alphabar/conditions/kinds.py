@@ -2,65 +2,90 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from torch import nn
+from ..data.found import LoadedData
+from ..data.load import Progress, load_data
+from ..data.readers import Conditions, Reader, Readers, kind_name, unknown_kind
+from ..networks.cond import Doors
+from ..settings.conditions import CONDITION_SETTINGS, ConditionSettings, read_condition
+from ..settings.data import DataSettings
+from .base import Encoder, Encoders, Sizes
+from .image import ImageEncoder, ImageReader
+from .label import ClassReader, LabelEncoder
+from .semantic_map import MapEncoder, MapReader
+from .text import TextEncoder, TextReader
 
-from ..errors import ConfigurationError, nearest
-from ..settings.base import validate
-from ..settings.conditions import KindSettings
-from .base import Doors, Encoder, Encoders, Sizes
-from .image import ImageEncoder
-from .label import LabelEncoder
-from .semantic_map import MapEncoder
-from .text import TextEncoder
 
-KINDS: dict[str, type[Encoder]] = {
-    "class": LabelEncoder,
-    "text": TextEncoder,
-    "map": MapEncoder,
-    "image": ImageEncoder,
+@dataclass(frozen=True)
+class Kind:
+    """A kind of condition: how data is read for it, and how its values are encoded."""
+
+    reader: Reader
+    encoder: type[Encoder]
+
+
+KINDS: dict[str, Kind] = {
+    "class": Kind(ClassReader(), LabelEncoder),
+    "text": Kind(TextReader(), TextEncoder),
+    "map": Kind(MapReader(), MapEncoder),
+    "image": Kind(ImageReader(), ImageEncoder),
 }
 
-NAME = re.compile(r"[a-zA-Z]\w*")
 
-Conditions = Mapping[str, Mapping[str, Any]]
-"""The settings of a model's conditions by name, as they stand in a configuration."""
+def register(kind: str, reader: Reader, encoder: type[Encoder]) -> None:
+    """Make a kind of condition of one's own known: it can be trained, saved, loaded and asked for like any other.
+
+    Only this process knows it then; a run that uses it says so where it is not registered.
+    """
+    KINDS[kind] = Kind(reader, encoder)
+    CONDITION_SETTINGS[kind] = reader.settings
 
 
-def kind_of(name: str, settings: Mapping[str, Any]) -> type[Encoder]:
+def readers() -> Readers:
+    """The readers of all kinds that are registered now."""
+    return Readers({name: kind.reader for name, kind in KINDS.items()})
+
+
+def kind_of(name: str, values: Mapping[str, Any] | ConditionSettings) -> Kind:
     """The kind of a condition: what its settings say, otherwise its name. Raises ConfigurationError if there is none such."""
-    if not NAME.fullmatch(name) or hasattr(nn.ModuleDict(), name):
-        raise ConfigurationError(f"a condition cannot be called {name!r}; use letters, digits and _, like depth or age")
-    kind = str(settings.get("kind") or name)
+    kind = kind_name(name, {"kind": values.kind} if isinstance(values, ConditionSettings) else values)
     if kind not in KINDS:
-        raise ConfigurationError(
-            f"condition {name!r} has the unknown kind {kind!r}; {nearest(kind, KINDS)}; a name of your own needs conditions.{name}.kind"
-        )
+        raise unknown_kind(name, kind, KINDS)
     return KINDS[kind]
 
 
-def read_settings(name: str, settings: Mapping[str, Any]) -> KindSettings:
-    """The checked settings of a condition. Raises ConfigurationError."""
-    try:
-        return validate(kind_of(name, settings).Settings, settings)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"conditions.{name}: {error}") from None
+def read_settings(name: str, values: Mapping[str, Any]) -> ConditionSettings:
+    """The checked settings of a condition, with the files that they name read. Raises ConfigurationError."""
+    settings: ConditionSettings = readers().read(name, values)
+    return settings
 
 
-def all_doors(conditions: Conditions, shape: Sequence[int]) -> Doors:
-    """The doors that these conditions need together."""
-    found = (kind_of(name, values).doors(read_settings(name, values), shape) for name, values in conditions.items())
-    return sum(found, start=Doors())
+def load_with_conditions(
+    settings: DataSettings,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+    conditions: Conditions | None = None,
+) -> LoadedData:
+    """`data.load.load_data` with the readers of all kinds that are registered."""
+    return load_data(settings, cache, progress, conditions, readers())
 
 
-def build_encoders(conditions: Conditions, sizes: Sizes) -> Encoders:
-    """The encoders of these conditions with fresh weights."""
-    return Encoders(
-        {
-            name: kind_of(name, values)(read_settings(name, values), sizes)  # type: ignore[call-arg]
-            for name, values in conditions.items()
-        }
+def all_doors(conditions: Mapping[str, Any], shape: Sequence[int]) -> Doors:
+    """The doors that these conditions, settings or plain values by name, need together."""
+    needed = (
+        kind_of(name, values).encoder.doors(read_condition(name, values), shape) for name, values in conditions.items()
     )
+    return sum(needed, start=Doors())
+
+
+def build_encoders(conditions: Mapping[str, Any], sizes: Sizes) -> Encoders:
+    """The encoders of these conditions, settings or plain values by name, with fresh weights."""
+    made: dict[str, Encoder] = {}
+    for name, values in conditions.items():
+        encoder: Any = kind_of(name, values).encoder
+        made[name] = encoder(read_condition(name, values), sizes)
+    return Encoders(made)

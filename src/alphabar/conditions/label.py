@@ -7,29 +7,26 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
+from ..data.readers import CLASS_NEEDS, Reader
 from ..errors import ConfigurationError, nearest
-from ..settings.conditions import KindSettings
-from .base import Cond, Encoder, Sizes, hide
+from ..networks.cond import Cond
+from ..settings.conditions import ClassSettings
+from .base import Encoder, Sizes, hide
 
 
-class LabelSettings(KindSettings):
-    """A class of each picture."""
+class ClassReader(Reader):
+    """Classes are read with the pictures (`data.split`), so there is nothing to look for here."""
 
-    classes: list[str] = Field(
-        default_factory=list, description="the class names, in the order of their numbers; default: those of the data"
-    )
+    settings = ClassSettings
+    needs = CLASS_NEEDS
 
 
 class LabelEncoder(Encoder):
     """label in 0..C-1 -> vector (N, D), one learned row a class. The null value is one more learned row, number C."""
 
-    Settings = LabelSettings
-    needs = "labels, sub-folders, or a column given by --class-from"
-
-    def __init__(self, settings: LabelSettings, sizes: Sizes) -> None:
+    def __init__(self, settings: ClassSettings, sizes: Sizes) -> None:
         super().__init__(settings)
         self.classes = settings.classes
         self.null = len(settings.classes)

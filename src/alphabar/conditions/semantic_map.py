@@ -6,103 +6,45 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageColor, ImageOps
-from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from ..data.decode import background_colour, naming, opened
+from ..data.decode import naming, opened
 from ..data.pairs import Locate, aspects_differ, check_same_aspect, find_pairs, has_pair
+from ..data.readers import Offer, Reader
 from ..data.sources import Catalogue, PictureFile
 from ..errors import ConfigurationError, DataError, UnusableData
-from ..settings.conditions import KindSettings
-from .base import Cond, Doors, Encoder, Offer, Sizes, hide
+from ..networks.cond import Cond, Doors
+from ..settings.conditions import MAP_COLUMN, NOTHING, MapSettings
+from .base import Encoder, Sizes, hide
 
-NOTHING = 255
-"""The index of a pixel without a class, and of all pixels of a null map: its one-hot vector is zero."""
 CLASS_FILES = ("classes.csv", "classes.json", "classes.txt")
 STRETCHED = {"L;2": 85, "L;4": 17}
 PALETTE_MODES = {"P", "L", "1", "I", "I;16"}
 
 
-class MapSettings(KindSettings):
-    """A semantic map of each picture."""
+class MapReader(Reader):
+    """Maps in a column of the metadata, or in a folder beside the pictures'; a file of classes says what their values mean."""
 
-    column: str = Field("map_file_name", description="the column of the metadata that names the map of each picture")
-    folder: str | None = Field(None, description="a folder with maps of the pictures' names, instead of a column")
-    classes: list[str] = Field(
-        default_factory=list,
-        description="class names by index, or a file of them (.txt a name a line; .csv index,name,colour; .json); default: from the data",
-    )
-    colours: list[str] = Field(
-        default_factory=list,
-        description="#rrggbb of each class, for pictures of maps; default: those of the class file or of the palette",
-    )
-    ignore: int | None = Field(NOTHING, ge=0, le=255, description="the index of pixels that belong to no class")
-    door: Literal["modulation", "concat"] = Field(
-        "modulation", description="spatially adaptive normalisation, or concatenation with the input"
-    )
-    instances: str | None = Field(
-        None,
-        description="a column or a folder of instance maps (a number an object): their edges become one more channel",
-    )
-    swap: list[list[int]] = Field(
-        default_factory=list,
-        description="pairs of classes, such as left and right, that change places in a mirrored picture",
-    )
+    settings = MapSettings
+    needs = "a column 'map_file_name' in the metadata, folders images/ and maps/ with the same names, or --maps FOLDER"
 
-    @field_validator("swap")
-    @classmethod
-    def _swap_pairs(cls, value: list[list[int]]) -> list[list[int]]:
-        if any(len(pair) != 2 or not all(0 <= i < NOTHING for i in pair) for pair in value):
-            raise ConfigurationError(f"swap takes pairs of class indices such as [[4, 5]], got {value}")
-        return value
-
-    @field_validator("colours")
-    @classmethod
-    def _known_colours(cls, value: list[str]) -> list[str]:
-        for colour in value:
-            background_colour(colour, "colours")
-        return value
-
-    @field_validator("classes")
-    @classmethod
-    def _leave_room_for_nothing(cls, value: list[str]) -> list[str]:
-        if len(value) > NOTHING:
-            raise ConfigurationError(f"a map may have up to {NOTHING} classes, got {len(value)}")
-        return value
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_classes(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or not isinstance(values.get("classes"), str):
+    def resolve(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """With the names and colours of a file of classes."""
+        if not isinstance(values.get("classes"), str):
             return values
         names, colours = read_class_file(Path(values["classes"]).expanduser())
         return {**values, "classes": names, "colours": values.get("colours") or colours}
 
-
-class MapEncoder(Encoder):
-    """Maps (n, H, W, 1) uint8, or (n, H, W, 2) with instance edges 0 or 1 -> one-hot (N, K, H, W) in `modulation` or `concat`.
-
-    The null value is zero: no pixel has a class. It has nothing to learn; the network's blocks do.
-    """
-
-    Settings = MapSettings
-    needs = "a column 'map_file_name' in the metadata, folders images/ and maps/ with the same names, or --maps FOLDER"
-
-    def __init__(self, settings: MapSettings, sizes: Sizes) -> None:
-        super().__init__(settings)
-        self.settings, self.size = settings, (sizes.shape[1], sizes.shape[2])
-
-    @classmethod
-    def offer(cls, name: str, settings: MapSettings, catalogue: Catalogue) -> Offer | None:
+    def offer(self, name: str, settings: MapSettings, catalogue: Catalogue) -> Offer | None:
         """Maps by column or folder, read with the classes of a file beside them if there is one."""
-        column = settings.column if name == "map" or settings.column != "map_file_name" else f"{name}_file_name"
+        column = settings.column if name == "map" or settings.column != MAP_COLUMN else f"{name}_file_name"
         found = find_pairs(catalogue, column, settings.folder, (name, f"{name}s"))
         if found is None:
             return None
@@ -111,27 +53,22 @@ class MapEncoder(Encoder):
             folder = None if settings.instances in catalogue.columns() else settings.instances
             instances = find_pairs(catalogue, settings.instances, folder, ())
         settings = with_palette(with_class_file(settings, catalogue.folder), catalogue, found[1])
-        reader = MapReader(settings)
+        files = MapFiles(settings)
         edges = instances[1] if instances else None
-        return Offer(
-            found[0], lambda file, size: reader.read(file, size, found[1], edges), settings, has_pair(found[1])
-        )
+        return Offer(found[0], lambda file, size: files.read(file, size, found[1], edges), settings, has_pair(found[1]))
 
-    @classmethod
-    def folders(cls, name: str, settings: MapSettings) -> Collection[str]:
+    def folders(self, name: str, settings: MapSettings) -> Collection[str]:
         """The usual names, and those that are set."""
         return [name, f"{name}s", *(f for f in (settings.folder, settings.instances) if f)]
 
-    @classmethod
-    def mirrored_indices(cls, settings: MapSettings) -> np.ndarray | None:
+    def mirrored_indices(self, settings: MapSettings) -> np.ndarray | None:
         """Left and right change places."""
         indices = np.arange(256, dtype=np.uint8)
         for left, right in settings.swap:
             indices[[left, right]] = right, left
         return indices if settings.swap else None
 
-    @classmethod
-    def settle(cls, settings: MapSettings, values: np.ndarray) -> MapSettings:
+    def settle(self, settings: MapSettings, values: np.ndarray) -> MapSettings:
         """Without a list of classes, there are as many as the largest index tells. Raises ConfigurationError for a swap of none of them."""
         names = settings.classes
         if not names:
@@ -145,6 +82,17 @@ class MapEncoder(Encoder):
             return settings
         return settings.model_copy(update={"classes": names, "colours": settings.colours[: len(names)]})
 
+
+class MapEncoder(Encoder):
+    """Maps (n, H, W, 1) uint8, or (n, H, W, 2) with instance edges 0 or 1 -> one-hot (N, K, H, W) in `modulation` or `concat`.
+
+    The null value is zero: no pixel has a class. It has nothing to learn; the network's blocks do.
+    """
+
+    def __init__(self, settings: MapSettings, sizes: Sizes) -> None:
+        super().__init__(settings)
+        self.settings, self.size = settings, (sizes.shape[1], sizes.shape[2])
+
     @classmethod
     def doors(cls, settings: MapSettings, shape: Sequence[int]) -> Doors:
         """A channel a class, and one for the edges of instances."""
@@ -155,7 +103,7 @@ class MapEncoder(Encoder):
 
     def read(self, inputs: Sequence[Any], notes: list[str]) -> np.ndarray:
         """Paths or arrays of indices (H, W), for a model with instances a pair (map, instance map); resized as in training."""
-        reader, maps = MapReader(self.settings), []
+        files, maps = MapFiles(self.settings), []
         for given in inputs:
             depth = 1 + (self.settings.instances is not None)
             if given is None:
@@ -167,7 +115,7 @@ class MapEncoder(Encoder):
                 raise ConfigurationError("this model takes a map alone, not a map with instances")
             if instance is None and depth == 2:
                 notes.append("a map without instances has no edges between objects; give --instances too")
-            array = reader.indices(values)
+            array = files.indices(values)
             if array.shape != self.size:
                 notes.append(
                     f"map {_name(values)} is {_by(array.shape)}, resized to {_by(self.size)} (nearest neighbour) as in training"
@@ -198,7 +146,7 @@ class MapEncoder(Encoder):
         return np.asarray(palette(self.settings), np.uint8)[np.asarray(values)[..., 0]], None
 
 
-class MapReader:
+class MapFiles:
     """Reads map files into indices, checking each against the classes."""
 
     def __init__(self, settings: MapSettings) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
+from ..data.readers import Offer, Reader
 from ..data.sources import CAPTION_SUFFIX, Catalogue, PictureFile
 from ..errors import ConfigurationError, DataError
+from ..networks.cond import Cond, Doors
 from ..networks.layers import sinusoidal_embedding
-from ..settings.conditions import KindSettings
-from .base import Cond, Doors, Encoder, Offer, Sizes, hide
+from ..settings.conditions import TextSettings
+from .base import Encoder, Sizes, hide
 
 PADDING = 256
 WORD = re.compile(r"[^\W\u2e80-\U0010ffff]{1,16}|\S")
@@ -36,70 +37,20 @@ TEXT_PARTS = {
 """By the model_type in config.json, the part of a pretrained model that encodes text; all others do so as a whole."""
 
 
-class TextSettings(KindSettings):
-    """A caption of each picture."""
+class TextReader(Reader):
+    """Captions in a column of the metadata, or in name.txt beside name.jpg."""
 
-    column: str = Field("text", description="the column of the metadata; without metadata: name.txt beside name.jpg")
-    length: int = Field(64, ge=1, description="words of a caption that are read; what is longer is cut")
-    width: int = Field(128, ge=8, multiple_of=4, description="channels inside the byte-level encoder")
-    layers: int = Field(2, ge=0, description="transformer layers of the byte-level encoder")
-    pretrained: str | None = Field(
-        None,
-        description="a local folder with a text model of the transformers library (BERT and its kin, CLIP, T5), used frozen instead",
-    )
-    pretrained_hash: str | None = Field(
-        None, description="names the weights of the pretrained model; filled in, and checked whenever the model is used"
-    )
-
-    @field_validator("pretrained")
-    @classmethod
-    def _resolve(cls, value: str | None) -> str | None:
-        return None if value is None else str(Path(value).expanduser().absolute())  # a run is used from anywhere
-
-    @model_validator(mode="before")
-    @classmethod
-    def _know_the_model(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or not isinstance(values.get("pretrained"), str):
-            return values
-        found, expected = weights_hash(Path(values["pretrained"]).expanduser()), values.get("pretrained_hash")
-        if None not in (found, expected) and found != expected:
-            raise ConfigurationError(
-                f"pretrained: the model in {values['pretrained']} has the weights {found}, this was trained with {expected}; "
-                "put that model there, or for a new run set pretrained_hash to null"
-            )
-        return {**values, "pretrained_hash": found or expected}
-
-    @model_validator(mode="after")
-    def _check(self) -> TextSettings:
-        if self.pretrained is not None and not (Path(self.pretrained).expanduser() / "config.json").is_file():
-            raise ConfigurationError(
-                f"pretrained: {self.pretrained!r} is not a folder with a model of the transformers library (no config.json)"
-            )
-        return self
-
-
-class TextEncoder(Encoder):
-    """Captions (n,) -> tokens (N, L, E), token_mask (N, L), vector (N, D). The null value, one token and one vector, is learned;
-    an empty caption is null."""
-
-    Settings = TextSettings
+    settings = TextSettings
     needs = "a name.txt beside each name.jpg, or a column 'text' in metadata.csv, .jsonl or .parquet"
     mirrors = False  # a caption may name left and right
 
-    def __init__(self, settings: TextSettings, sizes: Sizes) -> None:
-        super().__init__(settings)
-        self.length = settings.length
-        self.source: WordFeatures | FrozenFeatures = (
-            WordFeatures(settings) if settings.pretrained is None else FrozenFeatures(settings)
-        )
-        self.to_tokens = nn.Linear(self.source.width, sizes.token_dim)
-        self.norm = nn.LayerNorm(sizes.token_dim)
-        self.to_vector = nn.Linear(sizes.token_dim, sizes.vector_dim)
-        self.null_token = nn.Parameter(torch.randn(sizes.token_dim))
-        self.null_vector = nn.Parameter(torch.zeros(sizes.vector_dim))
+    def resolve(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """With the hash of a pretrained model's weights, which must be those that a run was trained with."""
+        if not isinstance(values.get("pretrained"), str):
+            return values
+        return {**values, "pretrained_hash": check_pretrained(values["pretrained"], values.get("pretrained_hash"))}
 
-    @classmethod
-    def offer(cls, name: str, settings: TextSettings, catalogue: Catalogue) -> Offer | None:
+    def offer(self, name: str, settings: TextSettings, catalogue: Catalogue) -> Offer | None:
         """The caption column, or the .txt files beside the pictures."""
         column = settings.column
         if column in catalogue.columns():
@@ -118,6 +69,23 @@ class TextEncoder(Encoder):
                 lambda file: caption_path(file).is_file(),
             )
         return None
+
+
+class TextEncoder(Encoder):
+    """Captions (n,) -> tokens (N, L, E), token_mask (N, L), vector (N, D). The null value, one token and one vector, is learned;
+    an empty caption is null."""
+
+    def __init__(self, settings: TextSettings, sizes: Sizes) -> None:
+        super().__init__(settings)
+        self.length = settings.length
+        self.source: WordFeatures | FrozenFeatures = (
+            WordFeatures(settings) if settings.pretrained is None else FrozenFeatures(settings)
+        )
+        self.to_tokens = nn.Linear(self.source.width, sizes.token_dim)
+        self.norm = nn.LayerNorm(sizes.token_dim)
+        self.to_vector = nn.Linear(sizes.token_dim, sizes.vector_dim)
+        self.null_token = nn.Parameter(torch.randn(sizes.token_dim))
+        self.null_vector = nn.Parameter(torch.zeros(sizes.vector_dim))
 
     @classmethod
     def doors(cls, settings: TextSettings, shape: Sequence[int]) -> Doors:
@@ -224,6 +192,7 @@ class FrozenFeatures(nn.Module):
     def __init__(self, settings: TextSettings) -> None:
         super().__init__()
         self.folder = str(Path(str(settings.pretrained)).expanduser())
+        check_pretrained(self.folder, settings.pretrained_hash)
         width = getattr(pretrained_model(self.folder)[1].config, "hidden_size", None)
         if width is None:
             raise ConfigurationError(
@@ -241,6 +210,25 @@ class FrozenFeatures(nn.Module):
         lengths = torch.tensor([len(f) for f in features])
         mask = torch.arange(int(lengths.max())) < lengths[:, None]
         return nn.utils.rnn.pad_sequence(features, batch_first=True).to(device), mask.to(device)
+
+
+def check_pretrained(folder: str, expected: str | None) -> str | None:
+    """The hash of the weights in a folder of the transformers library, or `expected` where there are no weights to hash.
+
+    Raises ConfigurationError if it holds no model, or not the one that is expected.
+    """
+    path = Path(folder).expanduser()
+    if not (path / "config.json").is_file():
+        raise ConfigurationError(
+            f"pretrained: {folder!r} is not a folder with a model of the transformers library (no config.json)"
+        )
+    actual = weights_hash(path)
+    if None not in (actual, expected) and actual != expected:
+        raise ConfigurationError(
+            f"pretrained: the model in {folder} has the weights {actual}, this was trained with {expected}; "
+            "put that model there, or for a new run set pretrained_hash to null"
+        )
+    return actual or expected
 
 
 def weights_hash(folder: Path) -> str | None:

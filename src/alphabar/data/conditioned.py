@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..conditions.base import Offer
-from ..conditions.kinds import KINDS, Conditions, kind_of, read_settings
 from ..errors import ConfigurationError
 from ..settings.data import DataSettings
 from .pairs import parallel_folders
 from .pictures import PictureSet
+from .readers import Conditions, Offer, Readers
 from .sources import METADATA_NAMES, PICTURES_FOLDER, Catalogue
 
 if TYPE_CHECKING:
@@ -25,21 +24,23 @@ SHARE_TAKEN = 0.5
 """Of what was not asked for, only what most pictures have is taken: the others are left out."""
 
 
-def find_offers(settings: DataSettings, set_: Conditions, catalogue: Catalogue, report: DataReport) -> dict[str, Offer]:
+def find_offers(
+    settings: DataSettings, set_: Conditions, catalogue: Catalogue, report: DataReport, readers: Readers
+) -> dict[str, Offer]:
     """What the data offers for each condition that is wanted (class apart): those of data.conditions, otherwise all that are set
     or found. Raises ConfigurationError for one that it does not have."""
     for name, values in set_.items():
-        read_settings(name, values)  # a misspelt name or key is an error even where it is not used
+        readers.read(name, values)  # a misspelt name or key is an error even where it is not used
     wanted = [name for name in settings.conditions or [] if name != "class"]
-    tried = wanted if settings.conditions is not None else [n for n in {**KINDS, **set_} if n != "class"]
+    tried = wanted if settings.conditions is not None else [n for n in dict.fromkeys([*readers, *set_]) if n != "class"]
     offers, needed = {}, {*wanted, *(set_ if settings.conditions is None else ())} - {"class"}
     for name in tried:
         values = set_.get(name, {})
-        kind, chosen = kind_of(name, values), with_background(read_settings(name, values), settings)
-        if kind.derives(chosen):
+        reader, chosen = readers.of(name, values), with_background(readers.read(name, values), settings)
+        if reader.derives(chosen):
             report.conditions[name] = "made from the pictures"
             continue
-        offer = kind.offer(name, chosen, catalogue)
+        offer = reader.offer(name, chosen, catalogue)
         share, told = describe_offer(offer, catalogue)
         if offer is not None and (name in needed or share >= SHARE_TAKEN):
             offers[name], report.conditions[name] = offer, told
@@ -47,11 +48,11 @@ def find_offers(settings: DataSettings, set_: Conditions, catalogue: Catalogue, 
             report.unused.append(f"{name} ({told})")
         elif name in needed:
             raise ConfigurationError(
-                f"--cond {name}: the data has no such values{missing(chosen, catalogue, report)}; it needs {kind.needs}"
+                f"--cond {name}: the data has no such values{missing(chosen, catalogue, report)}; it needs {reader.needs}"
             )
-    for name, kind in KINDS.items():
+    for name, reader in readers.items():
         if name not in tried and name not in set_ and name != "class":
-            offer = kind.offer(name, kind.Settings(), catalogue)
+            offer = reader.offer(name, reader.settings(), catalogue)
             report.unused += [f"{name} ({describe_offer(offer, catalogue)[1]})"] if offer else []
     report.unused += unused_columns(settings, set_, catalogue, report)
     return offers
@@ -93,17 +94,21 @@ def with_background(chosen: Any, settings: DataSettings) -> Any:
 
 
 def settle(
-    set_: Conditions, settings: DataSettings, offers: Mapping[str, Offer], values: Mapping[str, np.ndarray]
+    set_: Conditions,
+    settings: DataSettings,
+    offers: Mapping[str, Offer],
+    values: Mapping[str, np.ndarray],
+    readers: Readers,
 ) -> dict[str, dict[str, Any]]:
     """The settings of all conditions but class that are used, with what the data says filled in, in the order of `data.conditions`."""
     found = {}
     used = settings.conditions if settings.conditions is not None else [*offers, *(n for n in set_ if n not in offers)]
     for name in used:
         if name != "class":
-            kind = kind_of(name, set_.get(name, {}))
-            plain = with_background(read_settings(name, set_.get(name, {})), settings)
+            reader = readers.of(name, set_.get(name, {}))
+            plain = with_background(readers.read(name, set_.get(name, {})), settings)
             chosen = offers[name].settings if name in offers else plain
-            found[name] = (kind.settle(chosen, values[name]) if name in offers else chosen).model_dump()
+            found[name] = (reader.settle(chosen, values[name]) if name in offers else chosen).model_dump()
     return found
 
 
@@ -112,9 +117,9 @@ def stack_values(values: list[Any]) -> np.ndarray:
     return np.array(values, object) if values and isinstance(values[0], str) else np.array(values)
 
 
-def swapped_indices(conditions: Conditions) -> dict[str, np.ndarray]:
+def swapped_indices(conditions: Conditions, readers: Readers) -> dict[str, np.ndarray]:
     """By condition, what each index (256,) of its maps becomes in a mirrored picture, where that differs."""
-    found = {name: kind_of(name, v).mirrored_indices(read_settings(name, v)) for name, v in conditions.items()}
+    found = {name: readers.of(name, v).mirrored_indices(readers.read(name, v)) for name, v in conditions.items()}
     return {name: indices for name, indices in found.items() if indices is not None}
 
 
@@ -137,19 +142,19 @@ def words_pattern(words: list[str]) -> re.Pattern[str]:
     return re.compile("|".join(rf"(?<![a-z]){word}(?![a-z])" if word.isascii() else word for word in folded))
 
 
-def pair_folders(set_: Conditions, folder: Path, class_from: str) -> list[Path]:
+def pair_folders(set_: Conditions, folder: Path, class_from: str, readers: Readers) -> list[Path]:
     """Folders whose pictures are pairs of others: those that are declared, and without metadata those that hold the same names."""
-    declared = declared_folders(set_, folder)
+    declared = declared_folders(set_, folder, readers)
     if any((folder / name).is_file() for name in METADATA_NAMES):
         return declared  # which list the pictures
     return declared + [path for path in parallel_folders(folder, class_from == "folder") if path not in declared]
 
 
-def declared_folders(set_: Conditions, folder: Path) -> list[Path]:
+def declared_folders(set_: Conditions, folder: Path, readers: Readers) -> list[Path]:
     """Folders of pairs that are set, and those of usual names beside "images"."""
-    usual = KINDS if (folder / PICTURES_FOLDER).is_dir() else {}
-    chosen = {name: set_.get(name, {}) for name in {**usual, **set_}}
-    names = [f for name, v in chosen.items() for f in kind_of(name, v).folders(name, read_settings(name, v))]
+    usual = list(readers) if (folder / PICTURES_FOLDER).is_dir() else []
+    chosen = {name: set_.get(name, {}) for name in dict.fromkeys([*usual, *set_])}
+    names = [f for name, v in chosen.items() for f in readers.of(name, v).folders(name, readers.read(name, v))]
     explicit = {str(v.get(key)) for v in set_.values() for key in ("folder", "instances") if v.get(key)}
     inside = [folder / name for name in names if (usual or name in explicit) and (folder / name).is_dir()]
     named_from_here = [Path(name).expanduser() for name in explicit if not (folder / name).is_dir()]

@@ -9,10 +9,11 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageColor, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from ..errors import AlphabarError, ConfigurationError, DataError, UnusableData
+from ..errors import AlphabarError, DataError, UnusableData
+from ..settings.conditions import check_colour
 
 EXTENSIONS = {
     ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif", ".jp2", ".tga", ".ico",
@@ -139,17 +140,8 @@ def to_channels(image: Image.Image, channels: int, background: str) -> Image.Ima
     if not transparent or channels in (2, 4):
         return image.convert("RGBA").convert(PIL_MODES[channels]) if transparent else image.convert(PIL_MODES[channels])
     rgba = image.convert("RGBA")
-    backdrop = Image.new("RGBA", rgba.size, (*background_colour(background), 255))
+    backdrop = Image.new("RGBA", rgba.size, (*check_colour(background, "data.background"), 255))
     return Image.alpha_composite(backdrop, rgba).convert(PIL_MODES[channels])
-
-
-def background_colour(background: str, setting: str = "data.background") -> tuple[int, int, int]:
-    """(r, g, b) in 0..255 of a colour name or #rrggbb. Raises ConfigurationError for an unknown one."""
-    try:
-        r, g, b = ImageColor.getrgb(background)[:3]
-        return r, g, b
-    except ValueError:
-        raise ConfigurationError(f"{setting} must be a colour name or #rrggbb, got {background!r}") from None
 
 
 def fit(image: Image.Image, size: tuple[int, int]) -> np.ndarray:

@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from ..conditions.base import Offer
-from ..conditions.kinds import Conditions
 from ..errors import ConfigurationError, DataError, StorageError, UnusableData, nearest
 from ..machine import give_back_freed_memory
+from ..settings.conditions import check_colour
 from ..settings.data import DataSettings
 from .builtin_sets import BUILTIN_SETS
 from .conditioned import (
@@ -31,10 +30,11 @@ from .conditioned import (
     stack_values,
     swapped_indices,
 )
-from .decode import Header, background_colour, fit, read_header, read_picture
+from .decode import Header, fit, read_header, read_picture
 from .found import DataReport, LoadedData, Source
 from .near_duplicates import near_duplicates
 from .pictures import Numbered, PictureSet, Rows, chosen_names, compact
+from .readers import Conditions, Offer, Readers
 from .sources import PICTURES_FOLDER, Catalogue, PictureFile, items_of, list_pictures, read_array, read_metadata
 from .split import choose_held_out, read_labels, resolve_class_from, say_unused_classes
 
@@ -50,23 +50,25 @@ def load_data(
     cache: Path | None = None,
     progress: Progress | None = None,
     conditions: Conditions | None = None,
+    readers: Readers | None = None,
 ) -> LoadedData:
     """Read, decode and split the data that the settings name, with the values of its conditions.
 
-    conditions: settings by name of those that are set; data.conditions says which are used. Decoded pictures stay in memory if they fit (`memory_gb`), otherwise in the memory-mapped file `cache`.
+    conditions: settings by name of those that are set; data.conditions says which are used. readers: of the kinds of conditions that
+    may be read; none but classes by default. Decoded pictures stay in memory if they fit (`memory_gb`), otherwise in the memory-mapped file `cache`.
     Raises DataError for data that cannot be used, ConfigurationError for a source or a column that does not exist.
     """
     report = DataReport(settings.source)
     progress = progress or (lambda what, done, total: None)
-    set_ = dict(conditions or {})
-    source = _read_source(settings, set_, report, cache, progress)
+    set_, readers = dict(conditions or {}), readers or Readers()
+    source = _read_source(settings, set_, report, cache, progress, readers)
     class_from = resolve_class_from(settings, source)
     labels, classes = read_labels(class_from, source)
     say_unused_classes(settings, source, report)
     pairs = near_duplicates(source.pictures)
     held_out = choose_held_out(settings, source, pairs)
     everything = PictureSet(
-        source.pictures, labels, classes, source.names, source.values, swapped_indices(source.conditions), None
+        source.pictures, labels, classes, source.names, source.values, swapped_indices(source.conditions, readers), None
     )
     if settings.flip_except:
         everything = replace(everything, fixed=never_mirrored(settings.flip_except, everything))
@@ -107,20 +109,25 @@ def subset(data: PictureSet, mask: np.ndarray) -> PictureSet:
 
 
 def _read_source(
-    settings: DataSettings, set_: Conditions, report: DataReport, cache: Path | None, progress: Progress
+    settings: DataSettings,
+    set_: Conditions,
+    report: DataReport,
+    cache: Path | None,
+    progress: Progress,
+    readers: Readers,
 ) -> Source:
     if settings.source in BUILTIN_SETS:
         pictures, labels, classes = BUILTIN_SETS[settings.source](settings.path)
-        return _from_array(settings, set_, report, pictures, labels, classes, {})
+        return _from_array(settings, set_, report, pictures, labels, classes, {}, readers)
     path = Path(settings.source).expanduser()
     if path.is_file() and path.suffix.lower() in (".npy", ".npz"):
         own, own_labels, others = read_array(path)
-        return _from_array(settings, set_, report, own, own_labels, None, others)
+        return _from_array(settings, set_, report, own, own_labels, None, others, readers)
     if path.is_dir():
-        background_colour(settings.background)
+        check_colour(settings.background, "data.background")
         with warnings.catch_warnings():  # what matters is in the report; the rest is about odd tags
             warnings.simplefilter("ignore")
-            return _from_folder(settings, set_, report, path, cache, progress)
+            return _from_folder(settings, set_, report, path, cache, progress, readers)
     what = "is not a folder, .npy or .npz file" if path.exists() else "does not exist"
     raise DataError(
         f"data {settings.source!r} {what}; give a folder of pictures, an array file, or a built-in set ({nearest(settings.source, BUILTIN_SETS)})"
@@ -135,6 +142,7 @@ def _from_array(
     labels: np.ndarray | None,
     classes: list[str] | None,
     others: Mapping[str, np.ndarray],
+    readers: Readers,
 ) -> Source:
     if len(pictures) == 0:
         raise DataError(f"{settings.source} holds no pictures")
@@ -149,14 +157,16 @@ def _from_array(
     items = items_of(others, len(pictures), (height, width))
     apart = [f"{key} ({len(a)} values for {len(items)} pictures)" for key, a in others.items() if len(a) != len(items)]
     report.unused += apart
-    offers = find_offers(settings, set_, Catalogue(None, items, len(others) > len(apart)), report)
+    offers = find_offers(settings, set_, Catalogue(None, items, len(others) > len(apart)), report, readers)
     size = (pictures.shape[1], pictures.shape[2])
     values = {
         name: stack_values([_read_named(offer, item, size, settings.source) for item in items])
         for name, offer in offers.items()
     }
     names = Numbered(len(pictures))
-    return Source(pictures, names, labels, classes, values=values, conditions=settle(set_, settings, offers, values))
+    return Source(
+        pictures, names, labels, classes, values=values, conditions=settle(set_, settings, offers, values, readers)
+    )
 
 
 def _read_named(offer: Offer, item: PictureFile, size: tuple[int, int], source: str) -> Any:
@@ -173,12 +183,18 @@ def _resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _from_folder(
-    settings: DataSettings, set_: Conditions, report: DataReport, folder: Path, cache: Path | None, progress: Progress
+    settings: DataSettings,
+    set_: Conditions,
+    report: DataReport,
+    folder: Path,
+    cache: Path | None,
+    progress: Progress,
+    readers: Readers,
 ) -> Source:
-    pairs, declared = pair_folders(set_, folder, settings.class_from), declared_folders(set_, folder)
+    pairs, declared = pair_folders(set_, folder, settings.class_from, readers), declared_folders(set_, folder, readers)
     found, report.other_files = list_pictures(folder, pairs)
     catalogue = Catalogue(folder, found, read_metadata(folder) is not None)
-    offers = find_offers(settings, set_, catalogue, report)
+    offers = find_offers(settings, set_, catalogue, report, readers)
     report.unused += [f"folder {path.name} (names as in {PICTURES_FOLDER})" for path in pairs if path not in declared]
     headers: list[tuple[PictureFile, Header]] = []
     for i, picture in enumerate(found):
@@ -209,7 +225,7 @@ def _from_folder(
         rows=[file.row for file in files],
         folders=folders,
         values=values,
-        conditions=settle(set_, settings, offers, values),
+        conditions=settle(set_, settings, offers, values, readers),
     )
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ..conditions.kinds import KINDS
 from ..errors import ConfigurationError, DataError, nearest
 from ..randomness import permutation
 from ..settings.data import DataSettings
 from .found import DataReport, Source
 from .near_duplicates import components
+from .readers import CLASS_NEEDS
 
 
 def resolve_class_from(settings: DataSettings, source: Source) -> str:
@@ -30,7 +30,7 @@ def resolve_class_from(settings: DataSettings, source: Source) -> str:
     if source.labels is not None:
         return "label"
     if asked and not (source.folders and all(source.folders)):
-        raise ConfigurationError(f"--cond class: the data has no such values; it needs {KINDS['class'].needs}")
+        raise ConfigurationError(f"--cond class: the data has no such values; it needs {CLASS_NEEDS}")
     return "folder" if asked else "none"
 
 

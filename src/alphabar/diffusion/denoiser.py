@@ -13,8 +13,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..conditions.base import Cond, Encoders
+from ..conditions.base import Encoders
 from ..errors import ConfigurationError
+from ..networks.cond import Cond
 from ..settings.base import DiffusionSettings
 from .parameterization import Prediction, predict
 from .schedule import Schedule, Time

@@ -8,8 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..conditions.base import Cond, stack
 from ..errors import ConfigurationError
+from ..networks.cond import Cond, stack
 from .denoiser import DenoiserLike
 from .gaussian import expand
 from .parameterization import Prediction, eps_from_x_0

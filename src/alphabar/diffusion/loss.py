@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..conditions.base import Cond
 from ..errors import ConfigurationError, unknown
+from ..networks.cond import Cond
 from ..settings.base import LossSettings
 from .denoiser import Denoiser
 from .gaussian import (

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..conditions.base import Cond
 from ..diffusion.denoiser import DenoiserLike
 from ..diffusion.gaussian import diffuse, kl_divergence
 from ..diffusion.loss import bound_term
 from ..diffusion.parameterization import Prediction, v_from_x_0_and_eps
 from ..diffusion.schedule import Schedule, TableSchedule
 from ..errors import ConfigurationError, DataError, unknown
+from ..networks.cond import Cond
 from ..randomness import normal_rows, uniform
 from ..samplers.ancestral import VARIANCES
 from ..samplers.grids import least_time, time_grid

@@ -12,15 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..conditions.base import Cond
-from ..conditions.kinds import Conditions, kind_of, read_settings
+from ..conditions.kinds import kind_of, load_with_conditions, read_settings, readers
 from ..data.builtin_sets import BUILTIN_SETS
 from ..data.conditioned import pair_folders, with_background
-from ..data.load import Progress, load_data
+from ..data.load import Progress
 from ..data.pictures import PictureSet
+from ..data.readers import Conditions
 from ..data.sources import Catalogue, items_of, list_pictures, read_array, read_metadata
 from ..diffusion.denoiser import Denoiser
 from ..errors import ConfigurationError, DataError, nearest, unknown
+from ..networks.cond import Cond
 from ..randomness import permutation
 from ..runs.checkpoint import Checkpoint
 from ..settings.data import DataSettings
@@ -85,12 +86,13 @@ def real_pictures(
     split = split or ("held-out" if own else "all")
     check_split(split, own, source)
     settings = data_settings(found, None if own else source, split)
-    conditions = found.config.conditions if own else offered(settings, found.config.conditions)
+    trained = found.config.condition_values
+    conditions = trained if own else offered(settings, trained)
     if "class" not in conditions:
         settings = settings.model_copy(update={"class_from": "none"})
     settings = settings.model_copy(update={"conditions": list(conditions)})
     with TemporaryDirectory(prefix="alphabar-") as folder:  # for what does not fit into memory
-        loaded = load_data(settings, Path(folder) / "pictures.npy", progress, conditions)
+        loaded = load_with_conditions(settings, Path(folder) / "pictures.npy", progress, conditions)
         if split != "all" and loaded.report.fingerprint != found.fingerprint:
             raise DataError(
                 f"{settings.source} is not what the run was trained on (or its split is another), so what was held out is not known; "
@@ -152,8 +154,9 @@ def offered(settings: DataSettings, conditions: Conditions) -> dict[str, Mapping
     def has_values(name: str) -> bool:
         if name == "class":
             return has_classes(settings.class_from, catalogue, labelled)
-        kind, chosen = kind_of(name, conditions[name]), with_background(read_settings(name, conditions[name]), settings)
-        return kind.derives(chosen) or kind.offer(name, chosen, catalogue) is not None
+        reader = kind_of(name, conditions[name]).reader
+        chosen = with_background(read_settings(name, conditions[name]), settings)
+        return reader.derives(chosen) or reader.offer(name, chosen, catalogue) is not None
 
     return {name: values for name, values in conditions.items() if has_values(name)}
 
@@ -162,7 +165,7 @@ def look_into(settings: DataSettings, conditions: Conditions) -> tuple[Catalogue
     """What is known of a source's pictures before they are decoded, and whether it has labels of its own."""
     path = Path(settings.source).expanduser()
     if path.is_dir() and settings.source not in BUILTIN_SETS:
-        files, _ = list_pictures(path, pair_folders(conditions, path, settings.class_from))
+        files, _ = list_pictures(path, pair_folders(conditions, path, settings.class_from, readers()))
         return Catalogue(path, files, read_metadata(path) is not None), False
     if path.is_file() and settings.source not in BUILTIN_SETS:
         pictures, labels, others = read_array(path)

@@ -14,9 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from .. import __version__
+from ..conditions.kinds import load_with_conditions, readers
 from ..data.conditioned import pair_folders
 from ..data.decode import read_header
-from ..data.load import Progress, load_data
+from ..data.load import Progress
 from ..data.pictures import PictureSet
 from ..data.sources import list_pictures
 from ..errors import DataError
@@ -234,7 +235,7 @@ def pictures_of(path: Path, progress: Progress | None = None) -> Judged:
     """Pictures that are there already: a folder, .npy or .npz; of a folder of `alphabar sample`, its samples. Raises DataError."""
     if path.is_dir() and (made := samples_in(path)) is not None:
         return made
-    loaded = load_data(settings_of(str(path), own_size(path)), None, progress)
+    loaded = load_with_conditions(settings_of(str(path), own_size(path)), None, progress)
     found, skipped = loaded.train, len(loaded.report.skipped)
     classes = None if found.labels is None else [found.classes[i] for i in found.labels]
     record = {"pictures": str(path)} | ({"skipped": skipped} if skipped else {})
@@ -268,7 +269,7 @@ def real_like(source: str, like: np.ndarray, progress: Progress | None = None) -
     """All of a source, read in the size and with the channels of pictures (N, H, W, C) that are there."""
     height, width, channels = like.shape[1:]
     settings = settings_of(source, [height, width]).model_copy(update={"channels": channels})
-    return load_data(settings, None, progress).train
+    return load_with_conditions(settings, None, progress).train
 
 
 def settings_of(source: str, size: list[int] | None) -> DataSettings:
@@ -285,7 +286,7 @@ def own_size(path: Path) -> list[int] | None:
     if not path.is_dir():
         return None
     sizes = set()
-    for file in list_pictures(path, pair_folders({}, path, "none"))[0]:
+    for file in list_pictures(path, pair_folders({}, path, "none", readers()))[0]:
         with contextlib.suppress(DataError):  # reading them reports it
             header = read_header(file.path)
             sizes.add((header.height, header.width))

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__
-from ..conditions.base import Cond
 from ..data.load import available_memory
 from ..data.pictures import to_uint8
 from ..diffusion.denoiser import Denoiser, DenoiserLike
@@ -21,6 +20,7 @@ from ..diffusion.schedule import Time
 from ..engine.speed import MANY_EVALUATIONS, fastest_batch, fastest_kernels
 from ..errors import ConfigurationError
 from ..model import build_denoiser, pick_device
+from ..networks.cond import Cond
 from ..randomness import derive_seeds
 from ..runs.checkpoint import Checkpoint, find_checkpoint, load_weights
 from ..samplers.base import Sampler, SampleState, last_state, sample_states

@@ -68,7 +68,7 @@ class Export:
     @property
     def classes(self) -> list[str]:
         """The names of its classes."""
-        return list(self.config.conditions[self.condition]["classes"]) if self.condition else []
+        return list(getattr(self.config.conditions[self.condition], "classes", [])) if self.condition else []
 
     def tensors(self) -> Tensors:
         """The weights by diffusers' names."""
@@ -103,13 +103,14 @@ class Export:
 def obstacles(config: Config, shape: tuple[int, ...]) -> Iterator[str]:
     """Why a UNet2DModel with a DDPMScheduler cannot be this model, one sentence part each."""
     if not isinstance(config.network, UNetSettings):
-        yield f"network.kind={config.network.kind} makes points of shape {shape}, diffusers' pipelines make pictures"
+        what = f"makes points of shape {shape}" if len(shape) != 3 else "is a network of its own (use --to onnx)"
+        yield f"network.kind={config.network.kind} {what}, diffusers' pipelines make pictures by a UNet2DModel"
         return
     for name, settings in config.conditions.items():
-        if kind_of(name, settings) is not LabelEncoder:
-            kind = settings.get("kind") or name
+        if kind_of(name, settings).encoder is not LabelEncoder:
+            kind = settings.kind or name
             yield f"the condition {name} ({kind}) has no door in UNet2DModel, which takes a class at most; use --to onnx"
-    labels = [name for name, settings in config.conditions.items() if kind_of(name, settings) is LabelEncoder]
+    labels = [name for name, settings in config.conditions.items() if kind_of(name, settings).encoder is LabelEncoder]
     if len(labels) > 1:
         yield f"UNet2DModel has one class embedding, this model has the class conditions {', '.join(labels)}; use --to onnx"
     if config.network.patch > 1:

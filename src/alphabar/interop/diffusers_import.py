@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..conditions.kinds import read_settings
 from ..errors import CheckpointError, ConfigurationError
 from ..model import build_denoiser
 from ..runs.checkpoint import Tensors, load_weights, save_checkpoint
 from ..runs.environment import describe_environment
 from ..runs.folder import RunFolder
 from ..settings.base import validate
+from ..settings.conditions import read_condition
 from ..settings.config import Config
 from ..storage import replacing_folder, write_json
 from .files import CLASS_TABLE, PipelineFolder, check_new_folder
@@ -73,7 +73,7 @@ def read_config(
         )
     parts = from_scheduler_config(scheduler, values["out_channels"] == 2 * shape[0], folder.scheduler)
     classes = read_classes(folder.path, unet)[0]
-    conditions = {CONDITION: read_settings(CONDITION, {"classes": classes}).model_dump()} if classes else {}
+    conditions = {CONDITION: read_condition(CONDITION, {"classes": classes})} if classes else {}
     data = {"source": SOURCE, "size": list(shape[1:]), "channels": shape[0], "conditions": list(conditions)}
     config = {
         "data": data,

@@ -21,11 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__
-from ..conditions.base import Cond, Encoder, merge
+from ..conditions.base import Encoder
 from ..conditions.label import LabelEncoder
 from ..diffusion.denoiser import Denoiser
 from ..errors import ConfigurationError
 from ..generation.pipeline import restore_denoiser
+from ..networks.cond import Cond, merge
 from ..runs.checkpoint import Checkpoint, find_checkpoint
 from ..settings.config import Config
 from ..storage import replacing

@@ -8,6 +8,7 @@ does (Hoogeboom et al. 2023, sec. 3.2).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -15,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..conditions.base import Cond, Doors
 from ..errors import ConfigurationError
 from ..settings.networks import UNetSettings
+from .base import DOORS, Network
+from .cond import Cond, Doors
 from .layers import (
     Attention,
     CrossAttention,
@@ -143,13 +145,15 @@ class Middle(nn.Module):
         return cast(Tensor, self.resnets[1](x, context.emb, guide))
 
 
-class UNet(nn.Module):
+class UNet(Network):
     """x (N, in_channels, H, W), time (N,), cond -> (N, out_channels, H, W).
 
     `cond.vector` (N, vector_dim) is added to the time embedding; tokens (N, L, token_dim) are attended to wherever there is
     attention, and in the middle; `concat` joins x at the input; `modulation` follows each norm in the middle and on the way up.
     Raises ConfigurationError for a picture that the downsampling would reduce to nothing.
     """
+
+    doors_in = frozenset(DOORS)
 
     def __init__(self, settings: UNetSettings, in_channels: int, out_channels: int, doors: Doors | None = None) -> None:
         super().__init__()
@@ -169,6 +173,19 @@ class UNet(nn.Module):
         )
         self.conv_norm_out = GroupNorm(settings.groups, widths[0], settings.norm_eps)
         self.conv_out = nn.Conv2d(widths[0], area * out_channels, 3, padding=1)
+
+    @classmethod
+    def check_shape(cls, settings: UNetSettings, shape: Sequence[int]) -> None:
+        """Pictures that are large enough for the downsampling."""
+        if len(shape) != 3:
+            raise ConfigurationError(
+                f"network.kind=unet is for pictures (C, H, W), the data has shape {tuple(shape)}; use network.kind=mlp"
+            )
+        check_size(settings, shape[1], shape[2])
+
+    def ends(self) -> tuple[nn.Module, ...]:
+        """The convolutions that meet pixels."""
+        return self.conv_in, self.conv_out
 
     def forward(self, x: Tensor, time: Tensor, cond: Cond) -> Tensor:
         """Predict from the noisy picture, the time and the conditions."""

@@ -22,7 +22,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..errors import CheckpointError, ConfigurationError
+from ..errors import CheckpointError, ConfigurationError, MissingRegistration
 from ..settings.config import Config, validate
 from ..storage import replacing_folder, write_bytes, write_json
 from .folder import FORMAT, READABLE, RunFolder
@@ -119,6 +119,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(
             f"{path} is not an alphabar checkpoint (no checkpoint.json){previous_good(path)}"
         ) from None
+    except MissingRegistration as error:
+        raise MissingRegistration(f"{path}: {error}") from None
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, OSError, ConfigurationError) as error:
         raise CheckpointError(
             f"{record_path} is damaged ({type(error).__name__}: {error}){previous_good(path)}"

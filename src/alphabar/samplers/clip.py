@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..conditions.base import Cond
 from ..diffusion.denoiser import DenoiserLike
 from ..diffusion.parameterization import Prediction, eps_from_x_0
 from ..diffusion.schedule import Schedule, Time
 from ..errors import unknown
+from ..networks.cond import Cond
 
 CLIPS = ("static", "dynamic", "off")
 

@@ -34,16 +34,19 @@ class Settings(BaseModel):
 S = TypeVar("S", bound=Settings)
 
 
-def validate(model: type[S], values: Any) -> S:
-    """The settings as checked objects. Raises ConfigurationError that says what, got and expected of each fault."""
+def validate(model: type[S], values: Any, section: str = "") -> S:
+    """The settings as checked objects. Raises ConfigurationError that says what, got and expected of each fault.
+
+    section: where the settings stand in a configuration, such as "network", for the message.
+    """
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigurationError("; ".join(_fault(e) for e in error.errors())) from None
+        raise ConfigurationError("; ".join(_fault(e, section) for e in error.errors())) from None
 
 
-def _fault(error: Any) -> str:
-    path = ".".join(str(part) for part in error["loc"] if part not in ("unet", "mlp"))
+def _fault(error: Any, section: str) -> str:
+    path = ".".join(str(part) for part in (section, *error["loc"]) if part != "")
     if error["type"] in ("literal_error", "union_tag_invalid"):
         expected = str(error["ctx"].get("expected") or error["ctx"].get("expected_tags"))
         return f"{path}: unknown {error['input']!r}; {nearest(str(error['input']), [w.strip(chr(39) + ' ') for w in expected.replace(' or ', ', ').split(',')])}"

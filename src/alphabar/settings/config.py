@@ -14,8 +14,10 @@ from pydantic.fields import FieldInfo
 
 from ..errors import ConfigurationError, nearest, unknown
 from .base import DiffusionSettings, LossSettings, SampleSettings, ScheduleSettings, Settings, validate
+from .conditions import AnyCondition, read_condition
 from .data import DataSettings
-from .networks import NetworkSettings, UNetSettings
+from .kinds import OneOf
+from .networks import AnyNetwork, UNetSettings
 from .training import TrainSettings
 
 
@@ -27,8 +29,8 @@ class Config(Settings):
     data: DataSettings = Field(default_factory=DataSettings)
     schedule: ScheduleSettings = Field(default_factory=ScheduleSettings)
     diffusion: DiffusionSettings = Field(default_factory=DiffusionSettings)
-    network: NetworkSettings = Field(default_factory=UNetSettings)
-    conditions: dict[str, dict[str, Any]] = Field(
+    network: AnyNetwork = Field(default_factory=UNetSettings)
+    conditions: dict[str, AnyCondition] = Field(
         default_factory=dict,
         description="the settings of each condition by name (class, text, map, image, or your own with kind: ...); filled in from the data",
     )
@@ -38,16 +40,21 @@ class Config(Settings):
 
     @field_validator("conditions", mode="before")
     @classmethod
-    def _leave_out_empty(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
+    def _read_conditions(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
             return value
         renamed = {"class" if name == "label" else name: v for name, v in value.items()}  # as runs of format 1 have it
-        return {name: v for name, v in renamed.items() if v is not None}
+        return {name: read_condition(name, v) for name, v in renamed.items() if v is not None}
+
+    @property
+    def condition_values(self) -> dict[str, dict[str, Any]]:
+        """The settings of the conditions by name as plain values, as data is told them."""
+        return {name: settings.model_dump() for name, settings in self.conditions.items()}
 
     @property
     def classes(self) -> list[str]:
         """The class names, empty where the model has no classes."""
-        return list(self.conditions.get("class", {}).get("classes", []))
+        return list(getattr(self.conditions.get("class"), "classes", []))
 
 
 SECTIONS = {name for name in Config.model_fields if name not in ("preset", "seed")}
@@ -146,7 +153,8 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise ConfigurationError(f"--set takes key=value, for example train.batch_size=64; got {text!r}")
     field = dict(all_fields()).get(key.strip())
     if field is not None and (field.annotation is str or str in _members(field.annotation)):
-        return key.strip(), None if value in ("null", "~") else value
+        quoted = len(value) > 1 and value[0] == value[-1] == '"'
+        return key.strip(), None if value in ("null", "~") else yaml.safe_load(value) if quoted else value
     try:
         return key.strip(), yaml.safe_load(value)
     except yaml.YAMLError:
@@ -178,19 +186,27 @@ def _nearest_key(key: str, known: set[str]) -> str:
 
 
 def all_fields(model: type[Settings] = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every setting as (dotted key, field), rooms in their order."""
+    """Every setting as (dotted key, field), sections in their order; of conditions those of each kind, under its name."""
     for name, field in model.model_fields.items():
-        inner = _settings_class(field)
-        if inner is None:
+        inner = list(_sections(field))
+        if not inner:
             yield f"{prefix}{name}", field
-        for model_class in inner or ():
-            yield from all_fields(model_class, f"{prefix}{name}.")
+        for section, settings in inner:
+            yield from all_fields(settings, f"{prefix}{name}.{section}")
 
 
-def _settings_class(field: FieldInfo) -> list[type[Settings]] | None:
-    candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
-    found = [c for c in candidates if isinstance(c, type) and issubclass(c, Settings)]
-    return found or None
+def _sections(field: FieldInfo) -> Iterator[tuple[str, type[Settings]]]:
+    """The settings models that a field holds, each with what stands between its keys and the field's."""
+    choices = [extra for extra in field.metadata if isinstance(extra, OneOf)]
+    entries = [
+        e for part in get_args(field.annotation) for e in getattr(part, "__metadata__", ()) if isinstance(e, OneOf)
+    ]
+    for choice in choices:
+        yield from (("", settings) for settings in choice.known.values())
+    for entry in entries:
+        yield from ((f"{kind}.", settings) for kind, settings in entry.known.items())
+    if not choices and isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+        yield "", field.annotation
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -8,12 +8,21 @@ from pydantic import Field, model_validator
 
 from ..errors import ConfigurationError
 from .base import Settings
+from .kinds import OneOf
+
+KINDS_OF_NETWORKS = "unet for pictures, mlp for points (from Python), or a kind of your own"
 
 
-class UNetSettings(Settings):
+class NetworkSettings(Settings):
+    """What the settings of every network have; a network of one's own subclasses it with a kind of its own."""
+
+    kind: str = Field("unet", description=KINDS_OF_NETWORKS)
+
+
+class UNetSettings(NetworkSettings):
     """The U-Net of DDPM and its descendants; the same family as diffusers' UNet2DModel."""
 
-    kind: Literal["unet"] = Field("unet", description="unet for pictures, mlp for points (from Python)")
+    kind: Literal["unet"] = Field("unet", description=KINDS_OF_NETWORKS)
     channels: list[int] = Field(
         [64, 128, 128], min_length=1, description="channels of each resolution, from full size down by halves"
     )
@@ -73,12 +82,16 @@ class UNetSettings(Settings):
         return self
 
 
-class MLPSettings(Settings):
+class MLPSettings(NetworkSettings):
     """A small residual network for points (N, D)."""
 
-    kind: Literal["mlp"] = Field("mlp", description="unet for pictures, mlp for points (from Python)")
+    kind: Literal["mlp"] = Field("mlp", description=KINDS_OF_NETWORKS)
     width: int = Field(128, ge=2, multiple_of=2, description="units of a hidden layer")
     layers: int = Field(3, ge=1, description="residual layers")
 
 
-NetworkSettings = Annotated[UNetSettings | MLPSettings, Field(discriminator="kind")]
+NETWORK_SETTINGS: dict[str, type[NetworkSettings]] = {"unet": UNetSettings, "mlp": MLPSettings}
+"""The settings of each kind; `alphabar.networks.register` adds to it."""
+
+NETWORKS = OneOf("network", NETWORK_SETTINGS, default="unet")
+AnyNetwork = Annotated[NetworkSettings, NETWORKS]

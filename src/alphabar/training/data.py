@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ..conditions.kinds import Conditions, kind_of, read_settings
+from ..conditions.kinds import kind_of, load_with_conditions, read_settings
 from ..data.found import DataReport
-from ..data.load import Progress, load_data
+from ..data.load import Progress
 from ..data.pictures import PictureSet
+from ..data.readers import Conditions
 from ..errors import ConfigurationError
 from ..runs.folder import is_cache
 from ..settings.config import Config, finish, merge, preset_values, validate
@@ -49,7 +50,7 @@ class RunData:
         wanted = preset_free(values.get("data") or {}, values.get("preset"))
         settings = validate(DataSettings, wanted | ({} if data is None else {"source": str(data)}))
         set_ = {name: v for name, v in (values.get("conditions") or {}).items() if v is not None}
-        loaded = load_data(settings, out / CACHE, progress, set_)
+        loaded = load_with_conditions(settings, out / CACHE, progress, set_)
         return cls(loaded.train, loaded.held_out, loaded.report, loaded.settings, loaded.conditions)
 
     @property
@@ -79,7 +80,7 @@ class RunData:
         for name, column in self.train.values.items():
             settings = found.get(name, {})
             held[name] = (
-                kind_of(name, settings).settle(read_settings(name, settings), np.asarray(column[:])).model_dump()
+                kind_of(name, settings).reader.settle(read_settings(name, settings), np.asarray(column[:])).model_dump()
             )
         wanted = (values.get("data") or {}).get("conditions")
         offered = held | {name: v for name, v in found.items() if name not in held}
@@ -96,7 +97,7 @@ def choose_flip(values: Mapping[str, Any], conditions: Conditions) -> Any:
     mirrored picture, such as a caption of left and right."""
     own = values.get("data") or {}
     flip = preset_free(own, values.get("preset")).get("flip")
-    may_flip = own.get("flip") is not None or all(kind_of(name, v).mirrors for name, v in conditions.items())
+    may_flip = own.get("flip") is not None or all(kind_of(name, v).reader.mirrors for name, v in conditions.items())
     return flip if flip and may_flip else False
 
 

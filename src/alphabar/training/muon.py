@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..networks.base import ends_of
+
 MOMENTUM = 0.95
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024: the steepest at 0 that keeps singular values near 1
 ITERATIONS = 5
-AT_THE_ENDS = ("conv_in", "conv_out")
-"""The first and last layer, whose sides are pixels and not features, stay with AdamW, as do tables and vectors (Jordan et al. 2024)."""
 
 
 class Muon(torch.optim.AdamW):
@@ -67,12 +67,13 @@ class Muon(torch.optim.AdamW):
 
 
 def list_matrices(module: nn.Module) -> list[Tensor]:
-    """The trained weights of linear layers and convolutions, but those at the ends."""
-    weights = [
-        part.weight
-        for name, part in module.named_modules()
-        if isinstance(part, nn.Linear | nn.Conv2d) and not name.endswith(AT_THE_ENDS)
-    ]
+    """The trained weights of linear layers and convolutions, but those of a network's ends.
+
+    The first and last layer, whose sides are data and not features, stay with AdamW, as do tables and vectors (Jordan et al. 2024).
+    """
+    ends = {part for network in module.modules() for part in ends_of(network)}
+    layers = [part for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d) and part not in ends]
+    weights = [part.weight for part in layers]
     return [weight for weight in weights if weight.requires_grad]
 
 

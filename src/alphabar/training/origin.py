@@ -46,7 +46,8 @@ def other_classes(denoiser: Denoiser, origin: Checkpoint) -> set[str]:
     return {
         name
         for name, encoder in denoiser.encoders.items()
-        if hasattr(encoder, "classes") and encoder.classes != origin.config.conditions.get(name, {}).get("classes")
+        if hasattr(encoder, "classes")
+        and encoder.classes != getattr(origin.config.conditions.get(name), "classes", None)
     }
 
 

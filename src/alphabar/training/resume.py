@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..conditions.kinds import Conditions, kind_of, read_settings
+from ..conditions.kinds import read_settings
 from ..data.pictures import PictureSet
+from ..data.readers import Conditions
 from ..errors import ConfigurationError, DataError
+from ..settings.conditions import not_a_section, read_condition
 from ..settings.config import Config, merge, validate
 from ..settings.data import DataSettings
 from ..settings.training import RESUMABLE
@@ -68,11 +70,13 @@ def resumed_conditions(
     used: data.conditions as it is given; what is set of others has no effect. Raises ConfigurationError for any real change.
     """
     found = {name: dict(own) for name, own in saved.items()}
-    for name, own in validate(Config, {"conditions": given}).conditions.items():
-        if used is not None and name not in used:
+    for name, own in given.items():
+        if own is None or (used is not None and name not in used):
             continue
         if name not in saved:
             raise cannot_change(f"conditions.{name}")
+        if not isinstance(own, Mapping):
+            raise not_a_section(name, own)
         found[name] = read_settings(name, merge(saved[name], own)).model_dump()
         if not same_condition(name, saved[name], found[name]):
             raise cannot_change(f"conditions.{name}")
@@ -82,8 +86,7 @@ def resumed_conditions(
 def same_condition(name: str, saved: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
     """Whether the settings found for a condition mean what the saved ones do: its values may lie elsewhere, and a pretrained model
     is known by its hash (by its folder in a run that has none)."""
-    # not checked anew: the folder of the model may be gone
-    before = kind_of(name, saved).Settings.model_construct(**saved).model_dump()
+    before = read_condition(name, saved).model_dump()  # with the defaults of settings that are younger than the run
     passed_over = PLACES | {"pretrained" if before.get("pretrained_hash") else "pretrained_hash", "instances"}
     same_doors = (before.get("instances") is None) == (found.get("instances") is None)
     return same_doors and all(found.get(key) == value for key, value in before.items() if key not in passed_over)
@@ -96,7 +99,7 @@ def check_conditions(source: RunData, config: Config) -> None:
         differ = ["class"] if own != config.classes else []
     else:
         found = {name: read_settings(name, v).model_dump() for name, v in source.conditions.items()}
-        saved = config.conditions
+        saved = config.condition_values
         shared = found.keys() & saved.keys()
         differ = [n for n in {**found, **saved} if n not in shared or not same_condition(n, saved[n], found[n])]
     if differ:

@@ -18,6 +18,7 @@ from ..model import build_denoiser, count_parameters, pick_device
 from ..runs.checkpoint import Checkpoint, find_checkpoint, open_checkpoint, save_checkpoint
 from ..runs.environment import describe_environment, package_version
 from ..runs.folder import RunFolder, check_free, check_not_training, training_lock
+from ..settings.conditions import read_condition
 from ..settings.config import FEW_STEPS, Config, Overrides, merge, resolve
 from ..storage import write_json
 from .data import OWN_DATA, RunData
@@ -301,7 +302,8 @@ def _resume(
     given = values.get("data") or {}
     own = resumed_data(saved["data"], given)
     conditions = resumed_conditions(saved["conditions"], values.get("conditions") or {}, given.get("conditions"))
-    config = changed_config(start.config, values).model_copy(update={"conditions": conditions})
+    settled = {name: read_condition(name, v) for name, v in conditions.items()}
+    config = changed_config(start.config, values).model_copy(update={"conditions": settled})
     source = RunData.read(data, held_out, {"data": own, "conditions": conditions}, out, progress)
     check_same_data(source, start, out, accept_changed_data)
     if config.train.kernels == "fused" and not fused_works():

@@ -34,7 +34,7 @@ def _(original: Any) -> Any:
     return fit
 
 
-@DEFECTS.seed("palette converted to grey", "MapReader._values", MAP, "palette")
+@DEFECTS.seed("palette converted to grey", "MapFiles._values", MAP, "palette")
 def _(original: Any) -> Any:
     def values(self: Any, image: Image.Image, *arguments: Any) -> Any:
         return original(self, image if self.by_colour else image.convert("L"), *arguments)
@@ -42,7 +42,7 @@ def _(original: Any) -> Any:
     return values
 
 
-@DEFECTS.seed("index check off by one", "MapReader.__init__", MAP, "largest_class")
+@DEFECTS.seed("index check off by one", "MapFiles.__init__", MAP, "largest_class")
 def _(original: Any) -> Any:
     def init(self: Any, settings: Any) -> None:
         original(self, settings.model_copy(update={"classes": [*settings.classes, "one too many"]}))
@@ -50,7 +50,7 @@ def _(original: Any) -> Any:
     return init
 
 
-@DEFECTS.seed("the ignored index becomes a class", "MapReader.indices", MAP, "ignored")
+@DEFECTS.seed("the ignored index becomes a class", "MapFiles.indices", MAP, "ignored")
 def _(original: Any) -> Any:
     def indices(self: Any, where: Any) -> np.ndarray:
         array = original(self, where)

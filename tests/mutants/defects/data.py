@@ -20,7 +20,7 @@ DEFECTS = Defects()
 PAIRS, MAP = "data/test_conditions.py", "conditions/test_semantic_map.py"
 
 
-@DEFECTS.seed("a wrong index skips its picture", "MapReader.read", MAP, "ends_the_reading")
+@DEFECTS.seed("a wrong index skips its picture", "MapFiles.read", MAP, "ends_the_reading")
 def _(original: Any) -> Any:
     def read(self: Any, *arguments: Any) -> Any:
         try:
