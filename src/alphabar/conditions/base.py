@@ -81,6 +81,8 @@ class Encoder(nn.Module, ABC):
     """What data must have for it, for the error when there is nothing."""
     mirrors: ClassVar[bool] = True
     """Whether a mirrored picture keeps its value (mirrored with it, if it is a picture)."""
+    pictorial: ClassVar[bool] = False
+    """Whether its values are pictures or maps (n, H, W, C), which are mirrored with the picture."""
 
     def __init__(self, settings: KindSettings) -> None:
         super().__init__()

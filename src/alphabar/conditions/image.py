@@ -66,6 +66,7 @@ class ImageEncoder(Encoder):
     """
 
     Settings = ImageSettings
+    pictorial = True
     needs = (
         "a column 'conditioning_image_file_name' in the metadata, folders images/ and conditioning/ with the same names, --images FOLDER, "
         "or --task super-resolution, colorize, inpaint or edges"

@@ -93,6 +93,7 @@ class MapEncoder(Encoder):
     """
 
     Settings = MapSettings
+    pictorial = True
     needs = "a column 'map_file_name' in the metadata, folders images/ and maps/ with the same names, or --maps FOLDER"
 
     def __init__(self, settings: MapSettings, sizes: Sizes) -> None:

@@ -27,6 +27,7 @@ from .conditioned import (
     find_offers,
     never_mirrored,
     pair_folders,
+    pictorial_names,
     settle,
     stack_values,
     swapped_indices,
@@ -66,7 +67,13 @@ def load_data(
     pairs = near_duplicates(source.pictures)
     held_out = choose_held_out(settings, source, pairs)
     everything = PictureSet(
-        source.pictures, labels, classes, source.names, source.values, swapped_indices(source.conditions), None
+        source.pictures,
+        labels,
+        classes,
+        source.names,
+        source.values,
+        swapped_indices(source.conditions),
+        pictorial=pictorial_names(source.conditions),
     )
     if settings.flip_except:
         everything = replace(everything, fixed=never_mirrored(settings.flip_except, everything))
