@@ -39,10 +39,7 @@ class Config(Settings):
     @field_validator("conditions", mode="before")
     @classmethod
     def _leave_out_empty(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        renamed = {"class" if name == "label" else name: v for name, v in value.items()}  # as runs of format 1 have it
-        return {name: v for name, v in renamed.items() if v is not None}
+        return {name: v for name, v in value.items() if v is not None} if isinstance(value, dict) else value
 
     @property
     def classes(self) -> list[str]:
