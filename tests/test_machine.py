@@ -9,6 +9,74 @@ from pathlib import Path
 
 import pytest
 
+from alphabar.machine import available_memory
+
+GIB = 2**30
+
+
+def tree(root: Path, files: dict[str, str]) -> tuple[Path, Path]:
+    """Made-up /proc and /sys/fs/cgroup."""
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root / "proc", root / "cgroup"
+
+
+MEMINFO = {"proc/meminfo": f"MemTotal: 9999 kB\nMemFree: 11 kB\nMemAvailable:  {8 * GIB // 1024} kB\n"}
+
+
+def unified(folder: str, limit: int | str, current: int, stat: str = "file 9\n") -> dict[str, str]:
+    """The files of a group of version 2."""
+    files = {"memory.max": f"{limit}\n", "memory.current": f"{current}\n", "memory.stat": stat}
+    return {f"cgroup/{folder}/{name}": text for name, text in files.items()}
+
+
+def separate(folder: str, limit: int, usage: int, stat: str = "") -> dict[str, str]:
+    """The files of a group of version 1."""
+    files = {"memory.limit_in_bytes": f"{limit}\n", "memory.usage_in_bytes": f"{usage}\n", "memory.stat": stat}
+    return {f"cgroup/memory/{folder}/{name}": text for name, text in files.items()}
+
+
+V2 = {"proc/self/cgroup": "0::/user/job\n"}
+V1 = {"proc/self/cgroup": "5:devices:/\n4:cpu,memory:/user/job\n0::/\n"}
+CACHE = f"anon 7\ninactive_file {GIB}\nactive_file {GIB // 2}\nshmem {GIB}\n"
+TOTALS = f"inactive_file 1\ntotal_inactive_file {GIB}\ntotal_active_file {GIB // 2}\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (MEMINFO, 8),
+        (MEMINFO | V2, 8),
+        (MEMINFO | V2 | unified("user/job", "max", GIB), 8),
+        (MEMINFO | V2 | unified("user/job", 4 * GIB, GIB), 3),
+        (MEMINFO | V2 | unified("user/job", 4 * GIB, 3 * GIB, CACHE), 2.5),
+        (MEMINFO | V2 | unified("user/job", "max", GIB) | unified("user", 2 * GIB, GIB), 1),  # of a group around it
+        (MEMINFO | V2 | unified("user/other", 2 * GIB, GIB), 8),
+        (MEMINFO | V2 | unified("", 2 * GIB, GIB), 1),  # a container sees its own group as the root
+        (MEMINFO | V2 | unified("user/job", GIB, 2 * GIB), 0),
+        (MEMINFO | V2 | unified("unified/user/job", 2 * GIB, GIB), 1),
+        (MEMINFO | V1 | separate("user/job", 2**63 - 4096, GIB), 8),
+        (MEMINFO | V1 | separate("user/job", 4 * GIB, 3 * GIB, TOTALS), 2.5),
+        (MEMINFO | V1 | separate("", 2 * GIB, GIB), 1),
+    ],
+)
+def test_available_memory_is_that_of_the_system_within_its_control_groups(tmp_path, files, expected):
+    assert available_memory(*tree(tmp_path, files)) == expected * GIB
+
+
+def test_without_files_to_read_the_system_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.sysconf", {"SC_AVPHYS_PAGES": 5, "SC_PAGE_SIZE": 4096}.__getitem__, raising=False)
+    assert available_memory(*tree(tmp_path, {})) == 5 * 4096
+
+    def unknown(name: str) -> int:
+        raise ValueError(name)
+
+    monkeypatch.setattr("os.sysconf", unknown)
+    assert available_memory(*tree(tmp_path, {})) == 4e9
+    assert available_memory(*tree(tmp_path, V2 | unified("user/job", 2 * GIB, GIB))) == GIB
+
+
 # Both start from the library's documented first thresholds, set by hand: by itself it moves them with what was freed before.
 PROGRAM = """
 import ctypes, resource, sys

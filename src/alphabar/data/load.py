@@ -19,7 +19,7 @@ import numpy as np
 from ..conditions.base import Offer
 from ..conditions.kinds import Conditions
 from ..errors import ConfigurationError, DataError, StorageError, UnusableData, nearest
-from ..machine import give_back_freed_memory
+from ..machine import available_memory, give_back_freed_memory
 from ..settings.data import DataSettings
 from .builtin_sets import BUILTIN_SETS
 from .conditioned import (
@@ -308,14 +308,6 @@ def _mapped(shape: tuple[int, ...], path: Path) -> np.ndarray:
     out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
     temporary.replace(path)  # a run that still maps an older one keeps it
     return out
-
-
-def available_memory() -> float:
-    """Bytes of memory that are free, or 4 GB where the system does not tell."""
-    try:
-        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (ValueError, OSError, AttributeError):
-        return 4e9
 
 
 def _describe(report: DataReport, headers: list[Header], size: tuple[int, int]) -> None:

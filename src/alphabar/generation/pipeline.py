@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..conditions.base import Cond
-from ..data.load import available_memory
 from ..data.pictures import to_uint8
 from ..diffusion.denoiser import Denoiser, DenoiserLike
 from ..diffusion.guidance import ClassifierGuided, Guided
 from ..diffusion.schedule import Time
 from ..engine.speed import MANY_EVALUATIONS, fastest_batch, fastest_kernels
 from ..errors import ConfigurationError
+from ..machine import available_memory
 from ..model import build_denoiser, pick_device
 from ..randomness import derive_seeds
 from ..runs.checkpoint import Checkpoint, find_checkpoint, load_weights
