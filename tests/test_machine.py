@@ -2,14 +2,76 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from alphabar.machine import available_memory
+from alphabar.engine import speed
+from alphabar.machine import available_memory, cache_folder
+from alphabar.model import build_denoiser
+
+from .training.small import config, pictures
+
+
+@pytest.fixture
+def homeless(tmp_path, monkeypatch) -> Path:
+    """A user who has neither $HOME nor an entry in the password file; returns the folder of temporary files."""
+    for name in ("ALPHABAR_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_the_cache_is_in_the_home_folder_unless_the_environment_names_another(tmp_path, monkeypatch):
+    for name, value, expected in (
+        ("HOME", tmp_path, tmp_path / ".cache" / "alphabar"),
+        ("XDG_CACHE_HOME", tmp_path / "x", tmp_path / "x" / "alphabar"),
+        ("ALPHABAR_CACHE", tmp_path / "a", tmp_path / "a"),
+    ):
+        for other in ("ALPHABAR_CACHE", "XDG_CACHE_HOME"):
+            monkeypatch.delenv(other, raising=False)
+        monkeypatch.setenv(name, str(value))
+        assert cache_folder() == expected
+
+
+def test_without_a_home_folder_the_cache_is_a_temporary_folder_of_the_user(homeless):
+    folder = cache_folder()
+    assert folder == cache_folder() == homeless / f"alphabar-{os.getuid()}"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("trap", ["open to all", "link", "file"])
+def test_a_temporary_cache_that_others_could_write_is_not_used(homeless, trap):
+    usual = homeless / f"alphabar-{os.getuid()}"
+    if trap == "open to all":
+        usual.mkdir()
+        usual.chmod(0o777)
+    elif trap == "link":
+        (homeless / "elsewhere").mkdir()
+        usual.symlink_to(homeless / "elsewhere")
+    else:
+        usual.touch()
+    folder = cache_folder()
+    assert folder not in (usual, usual.resolve())
+    assert folder == cache_folder()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_training_measures_its_speed_without_a_home_folder(homeless):
+    denoiser = build_denoiser(config(pictures()), (1, 8, 8))
+    speed.choose(denoiser, (1, 8, 8), speed.ways("auto", "native", fused_allowed=False))
+    assert (cache_folder() / "speed.json").is_file()
+
 
 GIB = 2**30
 

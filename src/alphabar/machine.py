@@ -6,13 +6,40 @@ import ctypes
 import hashlib
 import os
 import platform
+import stat
+import tempfile
+from functools import cache
 from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Where what can be made again is kept: $ALPHABAR_CACHE, or alphabar in $XDG_CACHE_HOME or ~/.cache."""
-    own = os.environ.get("ALPHABAR_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alphabar"
+    """Where what can be made again is kept: $ALPHABAR_CACHE, or alphabar in $XDG_CACHE_HOME or ~/.cache.
+
+    A user without a home folder has it among the temporary files.
+    """
+    if folder := os.environ.get("ALPHABAR_CACHE"):
+        return Path(folder)
+    if folder := os.environ.get("XDG_CACHE_HOME"):
+        return Path(folder) / "alphabar"
+    try:
+        return Path.home() / ".cache" / "alphabar"
+    except RuntimeError:
+        return _temporary_cache(Path(tempfile.gettempdir()))
+
+
+@cache
+def _temporary_cache(parent: Path) -> Path:
+    """A folder that this user alone can write, because kernels are loaded from it: the usual one, or a new one where that is not safe."""
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    path = parent / f"alphabar-{user}"
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        status = path.lstat()
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="alphabar-", dir=parent))
+    others_write = os.name == "posix" and bool(status.st_mode & 0o022)
+    safe = stat.S_ISDIR(status.st_mode) and status.st_uid == user and not others_write
+    return path if safe else Path(tempfile.mkdtemp(prefix="alphabar-", dir=parent))
 
 
 FEW_BYTES = 4e9  # assumed where neither the system nor a control group says how much is available
