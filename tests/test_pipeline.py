@@ -119,6 +119,14 @@ def test_the_record_tells_what_was_asked_and_how_it_was_guided(pipeline):
     assert (interval["guidance_interval"], interval["guidance_rescale"]) == ((0.2, 0.7), 0.5)
 
 
+def test_a_number_of_pictures_that_disagrees_with_the_seeds_is_refused(pipeline):
+    with pytest.raises(
+        ConfigurationError, match=r"got n = 16 and 2 seeds, expected a seed for each picture; leave n out"
+    ):
+        pipeline.sample(16, seeds=[1, 2])
+    assert pipeline.sample(2, seeds=[1, 2]).seeds == pipeline.sample(seeds=[1, 2]).seeds == [1, 2]
+
+
 def test_without_anything_asked_the_classes_take_turns(pipeline):
     assert pipeline.sample(3).classes == ["cat", "dog", "cat"]
     assert pipeline.sample(2, prompt="x").classes == [None, None]

@@ -163,7 +163,7 @@ class Pipeline:
         batch: int | None = None,
         on_state: StateCallback | None = None,
     ) -> Samples:
-        """n new pictures, or one for each of `seeds`.
+        """n new pictures, or one for each of `seeds`, whose number n must be if both are given.
 
         label, prompt, map, image: one for all or a list of one each; maps and images are paths or uint8 arrays (H, W[, C]), for
         inpainting a tuple (picture, mask). conditions: the same by name, for conditions of your own. What is not given is null,
@@ -175,6 +175,10 @@ class Pipeline:
         words = ("class", "text")  # of an image, a tuple is a picture and its mask
         chosen |= {name: list(chosen[name]) for name in words if isinstance(chosen[name], tuple)}
         given = {name: value for name, value in chosen.items() if value is not None}
+        if seeds is not None and n not in (None, len(seeds)):
+            raise ConfigurationError(
+                f"got n = {n} and {len(seeds)} seeds, expected a seed for each picture; leave n out, or give {n} seeds"
+            )
         if n is None:
             n = max((len(v) for v in given.values() if isinstance(v, list)), default=DEFAULT_COUNT)
         if n < 1:
