@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import os
 import shutil
 import warnings
-from collections import Counter
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -41,6 +42,10 @@ from .split import choose_held_out, read_labels, resolve_class_from, say_unused_
 
 LARGEST_OWN_SIZE = 64
 DEFAULT_SIZE = 32
+AHEAD = 4  # pictures for each worker that are decoded before they are taken
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and of how many."""
@@ -264,8 +269,12 @@ def _decode(
         except DataError as error:
             return error
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow lets go of the interpreter while it decodes
-        for i, result in enumerate(pool.map(decode, files)):
+    workers = os.cpu_count() or 1
+    with (
+        ThreadPoolExecutor(workers) as pool,  # Pillow lets go of the interpreter while it decodes
+        contextlib.closing(in_order(pool, decode, files, workers * AHEAD)) as results,
+    ):
+        for i, result in enumerate(results):
             progress("decoding", i + 1, len(files))
             if isinstance(result, DataError):
                 report.skipped.append((files[i].name, str(result)))
@@ -277,6 +286,24 @@ def _decode(
     values = {name: column[: len(kept)] for name, column in columns.items()}
     pictures = values.pop("", np.empty((0, 1, 1, 1), np.uint8))
     return pictures, {n: v if isinstance(v, np.ndarray) else stack_values(v) for n, v in values.items()}, kept
+
+
+def in_order(pool: Executor, function: Callable[[T], R], items: Iterable[T], window: int) -> Generator[R, None, None]:
+    """function(item) of each item, in order, at most `window` of them at work or waiting to be taken.
+
+    Those that have not begun are cancelled when one raises and when the generator is closed.
+    """
+    futures: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            if len(futures) == window:
+                yield futures.popleft().result()
+            futures.append(pool.submit(function, item))
+        while futures:
+            yield futures.popleft().result()
+    finally:
+        for future in futures:
+            future.cancel()
 
 
 def _columns_for(first: dict[str, Any], n: int, memory_gb: float | None, cache: Path | None) -> dict[str, Any]:
