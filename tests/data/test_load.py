@@ -10,6 +10,7 @@ import shutil
 import threading
 import time
 import tracemalloc
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -472,3 +473,30 @@ def test_a_reading_that_is_interrupted_leaves_the_other_pictures_alone(tmp_path,
     with pytest.raises(KeyboardInterrupt):
         load_data(DataSettings(source=str(tmp_path)), progress=interrupt)
     assert len(read) <= (os.cpu_count() or 1) * (load_module.AHEAD + 1)
+
+
+def test_no_map_of_a_file_is_open_while_it_is_renamed(tmp_path, monkeypatch):
+    """Windows renames no file that is mapped."""
+    maps, replace = [], Path.replace
+    opening = np.lib.format.open_memmap
+
+    def watched(path, *rest, **options):
+        opened = opening(path, *rest, **options)
+        maps.append((Path(path), weakref.ref(opened)))
+        return opened
+
+    def refusing(self, target):
+        if any(path in (self, Path(target)) and opened() is not None for path, opened in maps):
+            raise PermissionError(13, "the file is in use")
+        return replace(self, target)
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", watched)
+    monkeypatch.setattr(Path, "replace", refusing)
+    shapes = {"": (3, 4, 5, 1), "map": (3, 4, 5, 2)}
+    arrays = allocate(shapes, 1e-9, tmp_path / "cache" / "pictures.npy")
+    for name, shape in shapes.items():
+        arrays[name][:] = 7
+        arrays[name].flush()
+        again = np.load(tmp_path / "cache" / f"{name or 'pictures'}.npy")
+        assert (again.shape, again.dtype, int(again.min())) == (shape, np.uint8, 7)
+    assert len(list((tmp_path / "cache").iterdir())) == 2

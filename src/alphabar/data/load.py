@@ -332,9 +332,13 @@ def allocate(
 
 def _mapped(shape: tuple[int, ...], path: Path) -> np.ndarray:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-    temporary.replace(path)  # a run that still maps an older one keeps it
-    return out
+    with temporary.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        stream.truncate(stream.tell() + math.prod(shape))
+    temporary.replace(
+        path
+    )  # a run that still maps an older one keeps it; mapped later, as Windows renames no mapped file
+    return np.lib.format.open_memmap(path, mode="r+")
 
 
 def _describe(report: DataReport, headers: list[Header], size: tuple[int, int]) -> None:
