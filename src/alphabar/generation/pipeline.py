@@ -148,6 +148,11 @@ class Pipeline:
         """The variance of a reverse step: as set, or learned if the model learned it, otherwise the posterior's."""
         return self.settings.variance or ("learned" if self.denoiser.settings.learned_variance else "posterior")
 
+    @property
+    def clip(self) -> str:
+        """How x_0_hat is kept in range: as set, or by the data."""
+        return self.settings.clip_for(len(self.shape))
+
     def sample(
         self,
         n: int | None = None,
@@ -281,7 +286,7 @@ class Pipeline:
         guided: DenoiserLike = self.guided(n, asked or Asked.nothing(n))
         if classifier is not None:
             guided = ClassifierGuided(guided, classifier)
-        return Clipped(guided, self.settings.clip, self.settings.dynamic_quantile)
+        return Clipped(guided, self.clip, self.settings.dynamic_quantile)
 
     @torch.no_grad()
     def guided(self, n: int, asked: Asked) -> Guided:
@@ -313,14 +318,14 @@ class Pipeline:
             "sampler": method.sampler,
             "grid": method.grid,
             "steps": self.steps,
-            "clip": settings.clip,
+            "clip": self.clip,
             "precision": self.denoiser.precision_name,
         }
         for name, sampler in OPTION_OF.items():
             if method.sampler == sampler:
                 value = self.variance if name == "variance" else getattr(settings, name)
                 own |= {} if value is None else {name: value}
-        if settings.clip == "dynamic":
+        if self.clip == "dynamic":
             own["dynamic_quantile"] = settings.dynamic_quantile
         for name in ("guidance", "guidance_rescale", "guidance_interval"):
             if getattr(settings, name) != getattr(plain, name):
