@@ -14,7 +14,7 @@ from alphabar.errors import ConfigurationError
 from alphabar.generation.pipeline import Pipeline
 from alphabar.model import build_denoiser
 
-from .training.small import config
+from .training.small import config, two_moons
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +117,31 @@ def test_the_record_tells_what_was_asked_and_how_it_was_guided(pipeline):
         guidance=2.0, guidance_interval=(0.2, 0.7), guidance_rescale=0.5
     ).sampling_record()
     assert (interval["guidance_interval"], interval["guidance_rescale"]) == ((0.2, 0.7), 0.5)
+
+
+def test_estimates_are_clipped_by_the_data_unless_it_is_set(pipeline):
+    mlp = config(two_moons(8), network={"kind": "mlp"}, diffusion={"prediction": "v"})
+    points = Pipeline(build_denoiser(mlp, (2,)), (2,))
+    points.denoiser.requires_grad_(False)
+    x_t = 5 * torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    widest = {
+        clip: float(points.with_settings(clip=clip).conditioned(50)(x_t, 0.5).x_0.abs().max())
+        for clip in (None, "off", "static")
+    }
+    assert widest[None] == widest["off"] > 1 == widest["static"]
+    for model, default in ((pipeline, "static"), (points, "off")):
+        assert model.settings.clip is None
+        assert model.sampling_record()["clip"] == default
+        for clip in ("static", "dynamic", "off"):
+            assert model.with_settings(clip=clip).sampling_record()["clip"] == clip
+
+
+def test_a_number_of_pictures_that_disagrees_with_the_seeds_is_refused(pipeline):
+    with pytest.raises(
+        ConfigurationError, match=r"got n = 16 and 2 seeds, expected a seed for each picture; leave n out"
+    ):
+        pipeline.sample(16, seeds=[1, 2])
+    assert pipeline.sample(2, seeds=[1, 2]).seeds == pipeline.sample(seeds=[1, 2]).seeds == [1, 2]
 
 
 def test_without_anything_asked_the_classes_take_turns(pipeline):

@@ -6,13 +6,106 @@ import ctypes
 import hashlib
 import os
 import platform
+import stat
+import tempfile
+from functools import cache
 from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Where what can be made again is kept: $ALPHABAR_CACHE, or alphabar in $XDG_CACHE_HOME or ~/.cache."""
-    own = os.environ.get("ALPHABAR_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alphabar"
+    """Where what can be made again is kept: $ALPHABAR_CACHE, or alphabar in $XDG_CACHE_HOME or ~/.cache.
+
+    A user without a home folder has it among the temporary files.
+    """
+    if folder := os.environ.get("ALPHABAR_CACHE"):
+        return Path(folder)
+    if folder := os.environ.get("XDG_CACHE_HOME"):
+        return Path(folder) / "alphabar"
+    try:
+        return Path.home() / ".cache" / "alphabar"
+    except RuntimeError:
+        return _temporary_cache(Path(tempfile.gettempdir()))
+
+
+@cache
+def _temporary_cache(parent: Path) -> Path:
+    """A folder that this user alone can write, because kernels are loaded from it: the usual one, or a new one where that is not safe."""
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    path = parent / f"alphabar-{user}"
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        status = path.lstat()
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="alphabar-", dir=parent))
+    others_write = os.name == "posix" and bool(status.st_mode & 0o022)
+    safe = stat.S_ISDIR(status.st_mode) and status.st_uid == user and not others_write
+    return path if safe else Path(tempfile.mkdtemp(prefix="alphabar-", dir=parent))
+
+
+FEW_BYTES = 4e9  # assumed where neither the system nor a control group says how much is available
+UNIFIED = ("memory.max", "memory.current", ("inactive_file", "active_file"))  # control groups of version 2
+SEPARATE = (
+    "memory.limit_in_bytes",
+    "memory.usage_in_bytes",
+    ("total_inactive_file", "total_active_file"),
+)  # of version 1
+
+
+def available_memory(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> float:
+    """Bytes that this process can still take without swapping: MemAvailable of the system, within the limits of its control groups.
+
+    Where the system has no /proc/meminfo it is the free memory, and 4 GB where that is not known either.
+    """
+    known = [_available_in_system(proc), *_left_in_groups(proc, cgroups)]
+    return min((value for value in known if value is not None), default=FEW_BYTES)
+
+
+def _available_in_system(proc: Path) -> float | None:
+    kibibytes = _numbers(proc / "meminfo").get("MemAvailable:")
+    if kibibytes is not None:
+        return kibibytes * 1024.0
+    try:
+        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _left_in_groups(proc: Path, cgroups: Path) -> list[float]:
+    """What each control group around this process leaves, page cache that can be dropped counted as free."""
+    left = []
+    for line in _lines(proc / "self" / "cgroup"):
+        _, controllers, group = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        roots, files = ((cgroups / "memory",), SEPARATE) if controllers else ((cgroups, cgroups / "unified"), UNIFIED)
+        for root in roots:
+            folder = root / group.lstrip("/")
+            around = [folder, *(parent for parent in folder.parents if parent.is_relative_to(root))]
+            left += [value for place in around if (value := _left_in_group(place, *files)) is not None]
+    return left
+
+
+def _left_in_group(folder: Path, limit: str, usage: str, cache: tuple[str, ...]) -> float | None:
+    """limit - usage + cache of one control group, None where it has no limit."""
+    limits, used = _lines(folder / limit), _lines(folder / usage)
+    if not limits or not used or not limits[0].isdigit() or not used[0].isdigit():
+        return None
+    statistics = _numbers(folder / "memory.stat")
+    return max(0.0, float(limits[0]) - float(used[0]) + sum(statistics.get(name, 0) for name in cache))
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """The lines "name number ..." of a file."""
+    pairs = (line.split()[:2] for line in _lines(path))
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a file, none where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
 
 
 def processor() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 import shutil
@@ -39,24 +40,43 @@ def check_ordinary(path: Path) -> None:
         raise StorageError(f"{path} is a device or a pipe, no ordinary file; give the path of a file or folder")
 
 
+class _TemporaryFile(io.FileIO):
+    """A file to write, whose errors name the path that it will have."""
+
+    def __init__(self, temporary: Path, path: Path) -> None:
+        super().__init__(temporary, "wb")
+        self.path = path
+
+    def write(self, content: Any) -> int:
+        """Write some bytes. Raises StorageError."""
+        with storage_errors(self.path):
+            return super().write(content)
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A binary stream that becomes the file `path` when the block ends well, and leaves nothing behind when it does not."""
+    """A binary stream that becomes the file `path` when the block ends well, and leaves nothing behind when it does not.
+
+    Raises StorageError for what writing raises; other errors of the block stay as they are.
+    """
     check_ordinary(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with storage_errors(path):
-        try:
+    try:
+        with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as stream:
-                yield stream
-                stream.flush()
+            stream = io.BufferedWriter(_TemporaryFile(temporary, path))
+        with stream:
+            yield stream
+            stream.flush()
+            with storage_errors(path):
                 os.fsync(stream.fileno())
+        with storage_errors(path):
             os.replace(temporary, path)
             _sync_folder(path.parent)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -79,27 +99,30 @@ def write_json(path: Path, values: Any) -> None:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """A temporary folder that becomes `path` when the block ends well, and is removed when it does not.
 
-    The files in it must have been flushed (`write_bytes` does).
+    The files in it must have been flushed (`write_bytes` does). Raises StorageError for the folder itself; errors of the block stay
+    as they are.
     """
     check_ordinary(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
-    with storage_errors(path):
-        try:
+    try:
+        with storage_errors(path):
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-            yield temporary
+        yield temporary
+        with storage_errors(path):
             _sync_folder(temporary)
             if path.exists():
                 os.replace(path, old)
             os.replace(temporary, path)
             _sync_folder(path.parent)
             shutil.rmtree(old, ignore_errors=True)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            if old.exists() and not path.exists():
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists() and not path.exists():
+            with storage_errors(path):
                 os.replace(old, path)
-            raise
+        raise
 
 
 def _sync_folder(path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from alphabar.conditions import text
 from alphabar.conditions.base import Sizes
+from alphabar.conditions.feature_cache import FeatureCache
 from alphabar.conditions.kinds import read_settings
 from alphabar.conditions.text import PADDING, TextEncoder, padded, utf_8, words_of
 from alphabar.errors import ConfigurationError
@@ -249,12 +250,27 @@ def test_features_are_kept_in_half_the_memory(pretrained, monkeypatch):
     exact = text.compute_features(str(pretrained), "a red circle")
     features, _ = built.source(["a red circle"], torch.device("cpu"))
     kept = text.pretrained_model(str(pretrained))[2]
-    assert kept["a red circle"].dtype == torch.float16
+    assert kept.get("a red circle").dtype == torch.float16
     assert features.dtype == torch.float32
     torch.testing.assert_close(features[0], exact, rtol=6e-4, atol=1e-6)
     monkeypatch.setattr(text, "compute_features", lambda folder, caption: exact * 1e6)
     features, _ = built.source(["too large"], torch.device("cpu"))
     assert torch.equal(features[0], exact * 1e6)  # float16 ends at 65504
+
+
+def test_features_are_kept_within_a_budget_and_the_captions_of_a_batch_need_not_fit(pretrained, monkeypatch):
+    captions = np.array(["a red circle", "a blue circle", "猫", "on the left"], object)
+    built = encoder("text", pretrained=str(pretrained))
+    expected = built(captions, 4)
+    room = text.pretrained_model(str(pretrained))[2].get("a red circle").nbytes
+    text.pretrained_model.cache_clear()
+    monkeypatch.setattr(text, "FeatureCache", lambda: FeatureCache(room))
+    kept, calls = text.pretrained_model(str(pretrained))[2], count_calls(pretrained)
+    assert_same(built(captions[::-1], 4), rows(expected, [3, 2, 1, 0]))
+    assert (len(calls), len(kept)) == (4, 1)
+    for _ in range(2):
+        built(captions[:1], 1)
+    assert (len(calls), kept.size) == (5, room)
 
 
 def test_null_is_null_with_a_pretrained_model_too(pretrained):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from alphabar.conditions.image import ImageReader
 from alphabar.conditions.kinds import load_with_conditions
 from alphabar.data.load import LoadedData
 from alphabar.errors import ConfigurationError, DataError, UnusableData
@@ -526,6 +527,14 @@ def test_a_flip_mirrors_picture_map_and_pair_together(tmp_path, swap):
     maps = batch.cond["map"][..., 0]
     assert side(maps[[1, 3]]) == ["left", "left"]
     np.testing.assert_array_equal(maps[0], data.values["map"][0, :, ::-1, 0] ^ bool(swap))
+
+
+def test_values_of_a_kind_that_makes_no_pictures_stay_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(ImageReader, "pictorial", False)
+    data = load(marked(tmp_path), conditions=["map", "image"]).train
+    batch = data.batch(np.arange(4), np.full(4, True))
+    assert side(batch.cond["map"][..., 0]) == ["right"] * 4
+    assert side(batch.cond["image"][..., 0]) == ["left"] * 4
 
 
 def test_words_protect_pictures_from_the_flip(tmp_path):

@@ -5,8 +5,13 @@ from __future__ import annotations
 import collections
 import json
 import math
+import os
 import shutil
+import threading
+import time
 import tracemalloc
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +21,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from alphabar.conditions.kinds import load_with_conditions
-from alphabar.data.load import allocate
+from alphabar.data import load as load_module
+from alphabar.data.load import allocate, in_order
 from alphabar.data.pictures import Rows
 from alphabar.errors import ConfigurationError, DataError, StorageError
 from alphabar.settings.data import DataSettings
@@ -409,3 +415,89 @@ def test_the_fingerprint_of_a_folder_changes_with_its_content_and_classes_and_no
     save(one / "c/2.png", picture)
     prints.add(load(one, class_from="folder").report.fingerprint)
     assert len(prints) == 5
+
+
+# decoding by several workers
+
+
+def test_results_come_in_order_within_a_bounded_window():
+    begun, lock = [], threading.Lock()
+
+    def double(item: int) -> int:
+        with lock:
+            begun.append(item)
+        time.sleep(0.002 * (item % 3))
+        return 2 * item
+
+    with ThreadPoolExecutor(4) as pool:
+        for i, result in enumerate(in_order(pool, double, range(50), 6)):
+            assert result == 2 * i
+            assert max(begun) <= i + 6
+    assert sorted(begun) == list(range(50))
+    assert list(in_order(ThreadPoolExecutor(1), double, [], 6)) == []
+
+
+@pytest.mark.parametrize("ending", ["an error of an item", "the generator is closed"])
+def test_what_has_not_begun_is_cancelled(ending):
+    begun, gate = [], threading.Event()
+
+    def wait(item: int) -> int:
+        begun.append(item)
+        if item > 0:
+            gate.wait(10)
+        elif ending == "an error of an item":
+            raise DataError("broken")
+        return item
+
+    with ThreadPoolExecutor(1) as pool:
+        results = in_order(pool, wait, range(100), 20)
+        if ending == "an error of an item":
+            with pytest.raises(DataError, match="broken"):
+                next(results)
+        else:
+            assert next(results) == 0
+            results.close()
+        gate.set()
+    assert len(begun) <= 2
+
+
+def test_a_reading_that_is_interrupted_leaves_the_other_pictures_alone(tmp_path, monkeypatch):
+    save_many(tmp_path, [f"{k}.png" for k in range(200)])
+    read = []
+    original = load_module.read_picture
+    monkeypatch.setattr(load_module, "read_picture", lambda path, *rest: read.append(path) or original(path, *rest))
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        if what == "decoding":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load_with_conditions(DataSettings(source=str(tmp_path)), progress=interrupt)
+    assert len(read) <= (os.cpu_count() or 1) * (load_module.AHEAD + 1)
+
+
+def test_no_map_of_a_file_is_open_while_it_is_renamed(tmp_path, monkeypatch):
+    """Windows renames no file that is mapped."""
+    maps, replace = [], Path.replace
+    opening = np.lib.format.open_memmap
+
+    def watched(path, *rest, **options):
+        opened = opening(path, *rest, **options)
+        maps.append((Path(path), weakref.ref(opened)))
+        return opened
+
+    def refusing(self, target):
+        if any(path in (self, Path(target)) and opened() is not None for path, opened in maps):
+            raise PermissionError(13, "the file is in use")
+        return replace(self, target)
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", watched)
+    monkeypatch.setattr(Path, "replace", refusing)
+    shapes = {"": (3, 4, 5, 1), "map": (3, 4, 5, 2)}
+    arrays = allocate(shapes, 1e-9, tmp_path / "cache" / "pictures.npy")
+    for name, shape in shapes.items():
+        arrays[name][:] = 7
+        arrays[name].flush()
+        again = np.load(tmp_path / "cache" / f"{name or 'pictures'}.npy")
+        assert (again.shape, again.dtype, int(again.min())) == (shape, np.uint8, 7)
+    assert len(list((tmp_path / "cache").iterdir())) == 2

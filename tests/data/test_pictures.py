@@ -65,6 +65,29 @@ def test_a_batch_mirrors_exactly_the_marked_pictures_left_to_right():
     assert batch.cond["class"].tolist() == [2, 0, 1]
 
 
+TOKENS = np.arange(5 * 3 * 4, dtype=np.float32).reshape(5, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("values", "pictorial", "flipped"),
+    [
+        (TOKENS, None, False),
+        (TOKENS, frozenset({"other"}), False),
+        (TOKENS[..., None].repeat(6, 2), None, False),  # no picture, though it is as wide as one
+        (PICTURES, None, True),
+        (PICTURES, frozenset[str](), False),
+        (PICTURES[:, :, :3], None, False),
+        (PICTURES[:, :, :3], frozenset({"value"}), True),
+        (PICTURES.astype(np.float32), frozenset({"value"}), True),
+    ],
+)
+def test_only_pictures_and_maps_are_mirrored_with_a_picture(values, pictorial, flipped):
+    data = replace(SET, values={"value": values}, pictorial=pictorial)
+    batch = data.batch(np.array([0, 1]), np.array([True, False]))
+    expected = np.stack([values[0][:, ::-1] if flipped else values[0], values[1]])
+    np.testing.assert_array_equal(batch.cond["value"], expected)
+
+
 def test_a_batch_leaves_the_set_as_it_was():
     before = PICTURES.copy()
     SET.batch(np.array([0, 1]), np.array([True, True])).x_0.zero_()

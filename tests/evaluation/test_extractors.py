@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+import zipfile
+
 import numpy as np
 import pytest
 import torch
@@ -38,6 +42,52 @@ def test_torchscript_and_exported_files(script, tmp_path):
         found = features(load_extractor(path), pictures())
         np.testing.assert_allclose(found[:, :3], expected, atol=1e-5)
         assert found.shape == (6, 6)
+
+
+class Heard(logging.Handler):
+    """The messages that a logger hands on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@pytest.fixture
+def heard(monkeypatch) -> Heard:
+    handler = Heard()
+    for name in ("torch.export", "elsewhere"):
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [handler])
+        monkeypatch.setattr(logging.getLogger(name), "propagate", False)
+    return handler
+
+
+def test_a_foreign_file_is_an_error_without_a_trace_in_the_log(heard, tmp_path):
+    with zipfile.ZipFile(tmp_path / "foreign.pt2", "w") as archive:
+        archive.writestr("x/version", "9")
+    with pytest.raises(ConfigurationError, match=r"foreign\.pt2 is no TorchScript or torch\.export file"):
+        load_extractor(tmp_path / "foreign.pt2")
+    assert not heard.messages
+
+
+def test_while_a_file_is_loaded_all_else_is_logged_as_ever(heard, tmp_path, monkeypatch):
+    (tmp_path / "model.pt2").touch()
+
+    def loading(path):
+        logging.getLogger("torch.export").warning("of the file")
+        logging.getLogger("elsewhere").warning("of another logger")
+        thread = threading.Thread(target=lambda: logging.getLogger("torch.export").warning("of another thread"))
+        thread.start()
+        thread.join()
+        raise ValueError
+
+    monkeypatch.setattr(torch.export, "load", loading)
+    with pytest.raises(ConfigurationError):
+        load_extractor(tmp_path / "model.pt2")
+    logging.getLogger("torch.export").warning("afterwards")
+    assert heard.messages == ["of another logger", "of another thread", "afterwards"]
 
 
 @pytest.mark.parametrize("damage", ["text", "PK..", "words", "infinite", "absent folder"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from alphabar.errors import CheckpointError, ConfigurationError, StorageError
 from alphabar.generation.output import Samples, check_output, open_writer
 from alphabar.runs.folder import RunFolder, check_free, check_not_training, training_lock
 from alphabar.settings.config import nested, parse_override
-from alphabar.storage import replacing_folder, write_bytes, write_text
+from alphabar.storage import replacing, replacing_folder, write_bytes, write_text
 
 
 def full_disk(*arguments):
@@ -48,6 +49,28 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert (path / "a").read_bytes() == b"1"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("writing", [replacing, replacing_folder])
+def test_an_error_of_the_block_that_is_not_of_writing_stays_itself(tmp_path, writing):
+    error = OSError(errno.EIO, "the camera is gone")
+    with pytest.raises(OSError, match="the camera is gone") as caught, writing(tmp_path / "x"):
+        raise error
+    assert caught.value is error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("size", [1, 1 << 20])
+def test_a_full_disk_is_reported_wherever_the_block_writes(tmp_path, monkeypatch, size):
+    """A small write fails when the buffer is flushed, a large one at once."""
+    monkeypatch.setattr(Path, "with_name", lambda self, name: Path("/dev/full"))
+    monkeypatch.setattr(Path, "unlink", lambda self, missing_ok: None)
+    with (
+        pytest.raises(StorageError, match=r"no space left on the disk for .*x\.npy"),
+        replacing(tmp_path / "x.npy") as out,
+    ):
+        out.write(bytes(size))
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[]", b"{}"])

@@ -163,7 +163,7 @@ def test_a_module_of_the_users_own_trains_on_points_to_the_right_place():
     trainer = Trainer(settings, data)
     for _ in range(600):
         trainer.step()
-    pipeline = Pipeline(trainer.ema.module, data.shape).with_settings(clip="off", steps=100)
+    pipeline = Pipeline(trainer.ema.module, data.shape).with_settings(steps=100)
     points = last_state(pipeline.states(range(1000))).x_t
     real = two_moons(2000, seed=1).points
     distance = torch.cdist(points, real).min(1).values

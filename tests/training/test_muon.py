@@ -107,3 +107,25 @@ def test_weights_without_a_gradient_stay():
     net.conv_in.weight.grad = torch.ones_like(net.conv_in.weight)
     Muon(net, lr=0.01, weight_decay=0.1).step()
     assert torch.equal(net.inner.weight, before)
+
+
+def test_a_closure_that_computes_gradients_anew_is_taken_first():
+    """It moves all parameters, matrices by Muon and vectors by AdamW, exactly as gradients that were there before."""
+    ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)
+    theirs.load_state_dict(ours.state_dict())
+    one, other, x = Muon(ours, lr=0.01), Muon(theirs, lr=0.01), random(4, 5)
+
+    def loss_of(module: nn.Module, optimizer: Muon) -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = module(x).square().mean()
+        loss.backward()
+        return loss
+
+    for _ in range(3):
+        expected = loss_of(theirs, other)
+        assert other.step() is None
+        loss = one.step(lambda: loss_of(ours, one))
+        assert torch.equal(loss, expected)
+        assert torch.equal(ours.weight, theirs.weight)
+        assert torch.equal(ours.bias, theirs.bias)
+        assert torch.equal(ours.weight.grad, theirs.weight.grad)

@@ -350,6 +350,13 @@ def test_points_train_and_sample_from_python(tmp_path):
     assert pipeline.shape == (2,)
 
 
+def test_a_run_records_the_command_that_its_caller_gives_and_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["notebook", "--token", "secret"])
+    for name, given in (("plain", {}), ("named", {"command": "my command"})):
+        list(fast(tmp_path / name, 1, **given).run())
+        assert RunFolder(tmp_path / name).read("run.json")["command"] == given.get("command", "")
+
+
 def test_python_and_command_line_take_the_same_settings(tmp_path):
     with pytest.raises(ConfigurationError, match=r"did you mean 'train\.batch_size'"):
         prepare("digits", tmp_path / "run", settings={"train.batchsize": 3})

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from .options import command_line
 
 if TYPE_CHECKING:
     from ..training.session import Session
@@ -61,10 +64,9 @@ def prepare_demo(out: Path, steps: int | None) -> Session:
     """A session on the digits: the given steps, or the full number if it fits into the time."""
     from ..training.session import prepare
 
-    session = prepare("digits", out, preset="tiny", steps=steps, minutes=None if steps else MINUTES, settings=RECIPE)
-    if steps is None and session.plan.steps > FULL_STEPS:
-        return prepare("digits", out, preset="tiny", steps=FULL_STEPS, settings=RECIPE)
-    return session
+    prepared = partial(prepare, "digits", out, preset="tiny", settings=RECIPE, command=command_line())
+    session = prepared(steps=steps, minutes=None if steps else MINUTES)
+    return prepared(steps=FULL_STEPS) if steps is None and session.plan.steps > FULL_STEPS else session
 
 
 def make_pictures(out: Path) -> None:

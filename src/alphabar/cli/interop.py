@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import ConfigurationError, unknown
-from .options import Checkpoint, RawWeights, Run
+from .options import Checkpoint, RawWeights, Run, command_line
 
 if TYPE_CHECKING:
     from ..generation.output import Samples
@@ -85,7 +84,7 @@ def import_(
 
     check_new_folder(out)
     found = read_import(folder, parse_size(size))
-    write_import(found, out, " ".join(sys.argv))
+    write_import(found, out, command_line())
     console.print(f"{out}: {describe_import(found)}", markup=False)
     _print_notes(found.notes)
     console.print(f"next: alphabar sample {shlex.quote(str(out))} -n 16 --out samples.png", markup=False)

@@ -1,7 +1,8 @@
-"""Options that several commands share, as types of their parameters."""
+"""What several commands share: options, as types of their parameters, and the command line that a run records."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -20,3 +21,8 @@ Split = Annotated[
         help="held-out (from training), training, or all. Default: held-out of the run's own data, all of any other."
     ),
 ]
+
+
+def command_line() -> str:
+    """The command that is running, as a run records it."""
+    return " ".join(sys.argv)

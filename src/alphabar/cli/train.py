@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .options import command_line
+
 if TYPE_CHECKING:
     from ..data.found import DataReport
     from ..training.session import Session
@@ -126,7 +128,7 @@ def train(
     with reading_bar() as progress:
         session = prepare(
             data, out, preset=preset, steps=steps, minutes=minutes, settings=settings, config=config, resume=resume, init=init,
-            accept_changed_data=accept_changed_data, progress=progress,
+            accept_changed_data=accept_changed_data, progress=progress, command=command_line(),
         )  # fmt: skip
     describe_session(session)
     if dry_run:

@@ -37,6 +37,7 @@ class ImageReader(Reader):
     """Pairs in a column of the metadata or in a folder beside the pictures'; of the other tasks there is nothing to read."""
 
     settings = ImageSettings
+    pictorial = True
     needs = (
         "a column 'conditioning_image_file_name' in the metadata, folders images/ and conditioning/ with the same names, --images FOLDER, "
         "or --task super-resolution, colorize, inpaint or edges"

@@ -33,6 +33,7 @@ class MapReader(Reader):
     """Maps in a column of the metadata, or in a folder beside the pictures'; a file of classes says what their values mean."""
 
     settings = MapSettings
+    pictorial = True
     needs = "a column 'map_file_name' in the metadata, folders images/ and maps/ with the same names, or --maps FOLDER"
 
     def resolve(self, values: Mapping[str, Any]) -> Mapping[str, Any]:

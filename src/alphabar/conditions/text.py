@@ -2,7 +2,7 @@
 
 The default encoder spells each word from its bytes (UTF-8), so that any language works without a vocabulary or a download, and is
 trained along.
-A pretrained one from a local folder stays frozen: each caption goes through it once, and what it gave is kept.
+A pretrained one from a local folder stays frozen: the features of a caption are kept as far as there is memory for them.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ..networks.cond import Cond, Doors
 from ..networks.layers import sinusoidal_embedding
 from ..settings.conditions import TextSettings
 from .base import Encoder, Sizes, hide
+from .feature_cache import FeatureCache
 
 PADDING = 256
 WORD = re.compile(r"[^\W\u2e80-\U0010ffff]{1,16}|\S")
@@ -202,14 +203,20 @@ class FrozenFeatures(nn.Module):
 
     @torch.no_grad()
     def forward(self, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Features, computed once for each caption and kept, and which of them count."""
-        kept = pretrained_model(self.folder)[2]
-        for text in sorted({text for text in texts if text not in kept}):
-            kept[text] = halved(compute_features(self.folder, text))
-        features = [kept[text].float() for text in texts]
+        """Features, of each caption those that are kept or computed now, and which of them count."""
+        cache = pretrained_model(self.folder)[2]
+        by_text = {text: self._features_of(text, cache) for text in sorted(set(texts))}
+        features = [by_text[text].float() for text in texts]
         lengths = torch.tensor([len(f) for f in features])
         mask = torch.arange(int(lengths.max())) < lengths[:, None]
         return nn.utils.rnn.pad_sequence(features, batch_first=True).to(device), mask.to(device)
+
+    def _features_of(self, text: str, cache: FeatureCache) -> Tensor:
+        features = cache.get(text)
+        if features is None:
+            features = halved(compute_features(self.folder, text))
+            cache.keep(text, features)
+        return features
 
 
 def check_pretrained(folder: str, expected: str | None) -> str | None:
@@ -253,8 +260,8 @@ def hash_of_files(files: tuple[tuple[str, int, int], ...]) -> str:
 
 
 @lru_cache(maxsize=2)
-def pretrained_model(folder: str) -> tuple[Any, Any, dict[str, Tensor]]:
-    """Tokenizer, model and the features kept so far, of a local folder. Raises ConfigurationError."""
+def pretrained_model(folder: str) -> tuple[Any, Any, FeatureCache]:
+    """Tokenizer, model and the cache of its features, of a local folder. Raises ConfigurationError."""
     try:
         import transformers
     except ImportError:
@@ -279,7 +286,7 @@ def pretrained_model(folder: str) -> tuple[Any, Any, dict[str, Tensor]]:
         raise ConfigurationError(
             f"the weights in {folder} lack {missing[0]} of {type(model).__name__}; give a whole model"
         )
-    return tokenizer, model.eval().requires_grad_(False), {}
+    return tokenizer, model.eval().requires_grad_(False), FeatureCache()
 
 
 @torch.no_grad()

@@ -123,6 +123,11 @@ def swapped_indices(conditions: Conditions, readers: Readers) -> dict[str, np.nd
     return {name: indices for name, indices in found.items() if indices is not None}
 
 
+def pictorial_names(conditions: Conditions, readers: Readers) -> frozenset[str]:
+    """The conditions whose values are pictures or maps."""
+    return frozenset(name for name, values in conditions.items() if readers.of(name, values).pictorial)
+
+
 def never_mirrored(words: list[str], data: PictureSet) -> np.ndarray:
     """Which pictures (N,) bool have one of the words in their class or in a text."""
     pattern = words_pattern(words)

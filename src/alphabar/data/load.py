@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import os
 import shutil
 import warnings
-from collections import Counter
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..errors import ConfigurationError, DataError, StorageError, UnusableData, nearest
-from ..machine import give_back_freed_memory
+from ..machine import available_memory, give_back_freed_memory
 from ..settings.conditions import check_colour
 from ..settings.data import DataSettings
 from .builtin_sets import BUILTIN_SETS
@@ -26,6 +27,7 @@ from .conditioned import (
     find_offers,
     never_mirrored,
     pair_folders,
+    pictorial_names,
     settle,
     stack_values,
     swapped_indices,
@@ -40,6 +42,10 @@ from .split import choose_held_out, read_labels, resolve_class_from, say_unused_
 
 LARGEST_OWN_SIZE = 64
 DEFAULT_SIZE = 32
+AHEAD = 4  # pictures for each worker that are decoded before they are taken
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and of how many."""
@@ -68,7 +74,13 @@ def load_data(
     pairs = near_duplicates(source.pictures)
     held_out = choose_held_out(settings, source, pairs)
     everything = PictureSet(
-        source.pictures, labels, classes, source.names, source.values, swapped_indices(source.conditions, readers), None
+        source.pictures,
+        labels,
+        classes,
+        source.names,
+        source.values,
+        swapped_indices(source.conditions, readers),
+        pictorial=pictorial_names(source.conditions, readers),
     )
     if settings.flip_except:
         everything = replace(everything, fixed=never_mirrored(settings.flip_except, everything))
@@ -273,8 +285,12 @@ def _decode(
         except DataError as error:
             return error
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow lets go of the interpreter while it decodes
-        for i, result in enumerate(pool.map(decode, files)):
+    workers = os.cpu_count() or 1
+    with (
+        ThreadPoolExecutor(workers) as pool,  # Pillow lets go of the interpreter while it decodes
+        contextlib.closing(in_order(pool, decode, files, workers * AHEAD)) as results,
+    ):
+        for i, result in enumerate(results):
             progress("decoding", i + 1, len(files))
             if isinstance(result, DataError):
                 report.skipped.append((files[i].name, str(result)))
@@ -286,6 +302,24 @@ def _decode(
     values = {name: column[: len(kept)] for name, column in columns.items()}
     pictures = values.pop("", np.empty((0, 1, 1, 1), np.uint8))
     return pictures, {n: v if isinstance(v, np.ndarray) else stack_values(v) for n, v in values.items()}, kept
+
+
+def in_order(pool: Executor, function: Callable[[T], R], items: Iterable[T], window: int) -> Generator[R, None, None]:
+    """function(item) of each item, in order, at most `window` of them at work or waiting to be taken.
+
+    Those that have not begun are cancelled when one raises and when the generator is closed.
+    """
+    futures: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            if len(futures) == window:
+                yield futures.popleft().result()
+            futures.append(pool.submit(function, item))
+        while futures:
+            yield futures.popleft().result()
+    finally:
+        for future in futures:
+            future.cancel()
 
 
 def _columns_for(first: dict[str, Any], n: int, memory_gb: float | None, cache: Path | None) -> dict[str, Any]:
@@ -314,17 +348,13 @@ def allocate(
 
 def _mapped(shape: tuple[int, ...], path: Path) -> np.ndarray:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-    temporary.replace(path)  # a run that still maps an older one keeps it
-    return out
-
-
-def available_memory() -> float:
-    """Bytes of memory that are free, or 4 GB where the system does not tell."""
-    try:
-        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (ValueError, OSError, AttributeError):
-        return 4e9
+    with temporary.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        stream.truncate(stream.tell() + math.prod(shape))
+    temporary.replace(
+        path
+    )  # a run that still maps an older one keeps it; mapped later, as Windows renames no mapped file
+    return np.lib.format.open_memmap(path, mode="r+")
 
 
 def _describe(report: DataReport, headers: list[Header], size: tuple[int, int]) -> None:

@@ -86,7 +86,8 @@ def compact(indices: np.ndarray, n: int) -> np.ndarray:
 class PictureSet:
     """pictures (N, H, W, C) uint8, in memory or memory-mapped; labels (N,) int64 into `classes`, or None; a name each.
 
-    values: what other conditions have of each picture, N of each; those of shape (N, H, W, ...) are mirrored with it.
+    values: what other conditions have of each picture, N of each. pictorial: the names of those values that are pictures or maps
+    (N, H, W, C) and are mirrored with the picture; None: the uint8 values of the pictures' own height and width.
     swaps: of a map, its indices (256,) in a mirrored picture. fixed (N,) bool: pictures that are never mirrored.
     """
 
@@ -97,6 +98,7 @@ class PictureSet:
     values: Mapping[str, np.ndarray | Rows] = field(default_factory=dict)
     swaps: Mapping[str, np.ndarray] = field(default_factory=dict)
     fixed: np.ndarray | None = None
+    pictorial: frozenset[str] | None = None
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -113,8 +115,15 @@ class PictureSet:
             mirrored = mirrored & ~self.fixed[indices]
         cond: dict[str, Any] = {} if self.labels is None else {"class": torch.from_numpy(self.labels[indices])}
         for name, values in self.values.items():
-            cond[name] = mirror(values[indices], mirrored, self.swaps.get(name))
+            part = values[indices]
+            cond[name] = mirror(part, mirrored, self.swaps.get(name)) if self.is_pictorial(name, part) else part
         return Batch(to_signed(mirror(self.pictures[indices], mirrored)), cond)
+
+    def is_pictorial(self, name: str, values: np.ndarray) -> bool:
+        """Whether these values (n, ...) of a condition are pictures or maps."""
+        if self.pictorial is not None:
+            return name in self.pictorial
+        return values.dtype == np.uint8 and values.ndim == 4 and values.shape[1:3] == self.pictures.shape[1:3]
 
     def fingerprint(self) -> str:
         """A hash of all that training sees: pictures, labels and class names."""
@@ -134,9 +143,8 @@ class PictureSet:
 
 
 def mirror(values: np.ndarray, mirrored: np.ndarray | None, swap: np.ndarray | None = None) -> np.ndarray:
-    """values (n, H, W, ...) with the marked ones flipped left to right and their first channel taken through `swap`;
-    values of any other shape as they are."""
-    if mirrored is None or values.ndim < 3:
+    """Pictures or maps (n, H, W, C) with the marked ones flipped left to right and their first channel taken through `swap`."""
+    if mirrored is None:
         return values
     flipped = values[:, :, ::-1]
     if swap is not None:

@@ -42,12 +42,14 @@ class Reader:
     """How a kind of condition is read from data. A kind of one's own overrides what differs; `offer` is the least that it needs.
 
     settings: the kind's settings model. needs: what data must have for it, for the error when there is nothing. mirrors: whether a
-    mirrored picture keeps its value (mirrored with it, if it is a picture).
+    mirrored picture keeps its value (mirrored with it, if it is a picture). pictorial: whether values are pictures or maps (n, H, W, C),
+    which are mirrored with the picture.
     """
 
     settings: ClassVar[type[ConditionSettings]] = ConditionSettings
     needs: ClassVar[str] = "a column of the metadata"
     mirrors: ClassVar[bool] = True
+    pictorial: ClassVar[bool] = False
 
     def resolve(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """The values of the settings with files that they name read. Raises ConfigurationError for one that cannot be read."""

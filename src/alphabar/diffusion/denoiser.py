@@ -6,6 +6,7 @@ Networks sit below it. Samplers, guidance and likelihood sit above it and see no
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import fields
 from typing import Any, Protocol
@@ -83,7 +84,7 @@ class Denoiser(nn.Module):
 
     def output(self, x_t: Tensor, t: Time, cond: Cond | None = None) -> tuple[Tensor, Tensor | None]:
         """The network's raw output at x_t, float32, split into its mean part and the variance fraction (None if not learned)."""
-        with torch.autocast(x_t.device.type, dtype=self.precision, enabled=self.precision != torch.float32):
+        with autocast(x_t.device.type, self.precision):
             output = self.network(x_t, self.network_time(t, x_t), cond or Cond())
         output = output.float()
         if not self.settings.learned_variance:
@@ -118,6 +119,14 @@ class Denoiser(nn.Module):
         """The estimates of x_0 and eps at x_t (N, C, ...), float32; t in (0, 1], a number or (N,)."""
         output, fraction = self.output(x_t, t, cond)
         return predict(self.settings.prediction, output, x_t, self.schedule.signal(t), self.schedule.noise(t), fraction)
+
+
+def autocast(device: str, precision: torch.dtype) -> AbstractContextManager[Any]:
+    """The context in which a network's products have this precision; float32 needs none where the device has no autocast."""
+    plain = precision == torch.float32
+    if plain and not torch.amp.is_autocast_available(device):
+        return nullcontext()
+    return torch.autocast(device, dtype=precision, enabled=not plain)
 
 
 def check_combination(settings: DiffusionSettings, schedule: Schedule) -> None:

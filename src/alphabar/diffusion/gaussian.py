@@ -16,8 +16,11 @@ Coefficient = Tensor
 
 
 def expand(coefficient: Coefficient | float, x: Tensor) -> Tensor:
-    """A coefficient of shape () or (N,) in x's type and device, shaped to multiply x of shape (N, ...)."""
-    coefficient = torch.as_tensor(coefficient, dtype=torch.float64).to(x.dtype).to(x.device)
+    """A coefficient of shape () or (N,) in x's type and device, shaped to multiply x of shape (N, ...).
+
+    The coefficient is cast where it is and moved afterwards, so that no float64 reaches a device that may lack it (MPS does).
+    """
+    coefficient = torch.as_tensor(coefficient, dtype=x.dtype).to(x.device)
     return coefficient.reshape(-1, *[1] * (x.ndim - 1)) if coefficient.ndim else coefficient
 
 

@@ -76,7 +76,7 @@ class Guided:
         predictions = self._estimates(x_t, t, used)
         if len(used) == 1:
             return predictions[0]
-        scales = [expand(factors[i].to(x_t.device), x_t) for i in used]
+        scales = [expand(factors[i], x_t) for i in used]
         x_0 = torch.stack([s * p.x_0 for s, p in zip(scales, predictions, strict=True)]).sum(0)
         eps = torch.stack([s * p.eps for s, p in zip(scales, predictions, strict=True)]).sum(0)
         if self.rescale:
@@ -131,7 +131,7 @@ class ClassifierGuided:
         prediction = self.denoiser(x_t, t, cond)
         if self.weight == 0:
             return prediction
-        a, b = (expand(c.to(x_t.device, x_t.dtype), x_t) for c in (self.schedule.signal(t), self.schedule.noise(t)))
+        a, b = (expand(c, x_t) for c in (self.schedule.signal(t), self.schedule.noise(t)))
         gradient = self.weight * self._gradient(x_t, t)
         x_0 = prediction.x_0 + torch.where(a > 0, b**2 / a.clamp(min=1e-12) * gradient, 0.0)
         return Prediction(x_0, prediction.eps - b * gradient, prediction.variance_fraction)

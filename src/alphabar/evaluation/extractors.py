@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import logging
+import threading
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -88,13 +89,20 @@ def first_sentence(error: Exception) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Nothing is logged meanwhile."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
+    """A block in which torch.export logs nothing from this thread; other threads and other loggers stay as they are.
+
+    Of a foreign file it logs the whole trace, where one line of an error is enough.
+    """
+    logger, thread = logging.getLogger("torch.export"), threading.get_ident()
+
+    def of_another_thread(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    logger.addFilter(of_another_thread)
     try:
         yield
     finally:
-        logging.disable(before)
+        logger.removeFilter(of_another_thread)
 
 
 def pick_extractor(extractor: Path | None, inception: Path | None) -> Extractor:

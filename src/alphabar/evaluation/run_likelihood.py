@@ -68,7 +68,7 @@ def measure_likelihood(
     steps = len(chain_times(pipeline.denoiser.schedule, options.bound_steps)) - 1
     size = options.batch or min(len(real), pipeline.fitting_batch(Asked({}, [])))
     denoiser, told = pipeline.denoiser.in_float32(), on_step or (lambda what, n: None)
-    clipped = Clipped(denoiser, pipeline.settings.clip, pipeline.settings.dynamic_quantile)
+    clipped = Clipped(denoiser, pipeline.clip, pipeline.settings.dynamic_quantile)
     bounds, odes = list[Bound](), list[Tensor]()
     with fastest_kernels(denoiser, pipeline.shape, len(real) * (steps + options.ode_steps)):
         for start in range(0, len(real), size):
@@ -116,7 +116,7 @@ def describe(pipeline: Pipeline, real: RealPictures, options: Options, steps: in
         "seed": options.seed,
         "bound_steps": steps,
         "variance": pipeline.variance,
-        "clip": pipeline.settings.clip,
+        "clip": pipeline.clip,
         "ode_steps": options.ode_steps,
         "probes": options.probes,
         "precision": "float32",

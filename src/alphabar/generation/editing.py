@@ -178,13 +178,18 @@ def slerp(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
     first, second (1 or n, ...), share (n,) in [0, 1]; returns (n, ...). Noise so mixed keeps the length of noise; a straight line
     would be too short in the middle. Where both point the same way it is the straight line.
     """
-    a, b = first.flatten(1).double(), second.flatten(1).double()
+    a, b = (widened(x).flatten(1) for x in (first, second))
     w = torch.nn.functional.cosine_similarity(a, b, dim=1).clamp(-1, 1).acos()[:, None]
     s = share.to(a)[:, None]
     straight = w.sin().abs() < 1e-6
     on_a = torch.where(straight, 1 - s, ((1 - s) * w).sin() / w.sin())
     on_b = torch.where(straight, s, (s * w).sin() / w.sin())
     return (on_a * a + on_b * b).reshape(len(share), *first.shape[1:]).to(first.dtype)
+
+
+def widened(x: Tensor) -> Tensor:
+    """x in float64 on the CPU and in float32 elsewhere, because some devices have no float64."""
+    return x.double() if x.device.type == "cpu" else x.float()
 
 
 def times_from(pipeline: Pipeline, strength: float) -> Tensor:

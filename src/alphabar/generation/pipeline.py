@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__
-from ..data.load import available_memory
 from ..data.pictures import to_uint8
 from ..diffusion.denoiser import Denoiser, DenoiserLike
 from ..diffusion.guidance import ClassifierGuided, Guided
 from ..diffusion.schedule import Time
 from ..engine.speed import MANY_EVALUATIONS, fastest_batch, fastest_kernels
 from ..errors import ConfigurationError
+from ..machine import available_memory
 from ..model import build_denoiser, pick_device
 from ..networks.cond import Cond
 from ..randomness import derive_seeds
@@ -148,6 +148,11 @@ class Pipeline:
         """The variance of a reverse step: as set, or learned if the model learned it, otherwise the posterior's."""
         return self.settings.variance or ("learned" if self.denoiser.settings.learned_variance else "posterior")
 
+    @property
+    def clip(self) -> str:
+        """How x_0_hat is kept in range: as set, or by the data."""
+        return self.settings.clip_for(len(self.shape))
+
     def sample(
         self,
         n: int | None = None,
@@ -163,7 +168,7 @@ class Pipeline:
         batch: int | None = None,
         on_state: StateCallback | None = None,
     ) -> Samples:
-        """n new pictures, or one for each of `seeds`.
+        """n new pictures, or one for each of `seeds`, whose number n must be if both are given.
 
         label, prompt, map, image: one for all or a list of one each; maps and images are paths or uint8 arrays (H, W[, C]), for
         inpainting a tuple (picture, mask). conditions: the same by name, for conditions of your own. What is not given is null,
@@ -175,6 +180,10 @@ class Pipeline:
         words = ("class", "text")  # of an image, a tuple is a picture and its mask
         chosen |= {name: list(chosen[name]) for name in words if isinstance(chosen[name], tuple)}
         given = {name: value for name, value in chosen.items() if value is not None}
+        if seeds is not None and n not in (None, len(seeds)):
+            raise ConfigurationError(
+                f"got n = {n} and {len(seeds)} seeds, expected a seed for each picture; leave n out, or give {n} seeds"
+            )
         if n is None:
             n = max((len(v) for v in given.values() if isinstance(v, list)), default=DEFAULT_COUNT)
         if n < 1:
@@ -277,7 +286,7 @@ class Pipeline:
         guided: DenoiserLike = self.guided(n, asked or Asked.nothing(n))
         if classifier is not None:
             guided = ClassifierGuided(guided, classifier)
-        return Clipped(guided, self.settings.clip, self.settings.dynamic_quantile)
+        return Clipped(guided, self.clip, self.settings.dynamic_quantile)
 
     @torch.no_grad()
     def guided(self, n: int, asked: Asked) -> Guided:
@@ -309,14 +318,14 @@ class Pipeline:
             "sampler": method.sampler,
             "grid": method.grid,
             "steps": self.steps,
-            "clip": settings.clip,
+            "clip": self.clip,
             "precision": self.denoiser.precision_name,
         }
         for name, sampler in OPTION_OF.items():
             if method.sampler == sampler:
                 value = self.variance if name == "variance" else getattr(settings, name)
                 own |= {} if value is None else {name: value}
-        if settings.clip == "dynamic":
+        if self.clip == "dynamic":
             own["dynamic_quantile"] = settings.dynamic_quantile
         for name in ("guidance", "guidance_rescale", "guidance_interval"):
             if getattr(settings, name) != getattr(plain, name):

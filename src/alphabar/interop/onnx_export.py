@@ -192,7 +192,7 @@ def sampler_facts(denoiser: Denoiser, found: Checkpoint) -> dict[str, Any]:
         "classes": {name: encoder.classes for name, encoder in label_encoders(denoiser).items()},
         "null_class": {name: encoder.null for name, encoder in label_encoders(denoiser).items()},
         "conditions": list(other_encoders(denoiser)),
-        "clip": config.sample.clip,
+        "clip": config.sample.clip_for(len(found.shape)),
         "dynamic_quantile": config.sample.dynamic_quantile,
         "variance": config.sample.variance or ("learned" if config.diffusion.learned_variance else "posterior"),
     }

@@ -49,18 +49,19 @@ DEFAULTS: dict[str, Any] = {
 def to_scheduler_config(
     schedule: ScheduleSettings, diffusion: DiffusionSettings, sample: SampleSettings
 ) -> dict[str, Any]:
-    """The configuration of a DDPMScheduler that samples the same."""
+    """The configuration of a DDPMScheduler that samples the same pictures."""
+    clip = sample.clip_for(3)
     return {
         "_class_name": "DDPMScheduler",
         "_diffusers_version": DIFFUSERS_VERSION,
         **beta_fields(schedule),
         "prediction_type": PREDICTIONS[diffusion.prediction],
         "variance_type": VARIANCES["learned" if diffusion.learned_variance else sample.variance or "posterior"],
-        "clip_sample": sample.clip == "static",
+        "clip_sample": clip == "static",
         "clip_sample_range": 1.0,
-        "thresholding": sample.clip == "dynamic",
+        "thresholding": clip == "dynamic",
         "dynamic_thresholding_ratio": sample.dynamic_quantile,
-        "sample_max_value": UNBOUNDED if sample.clip == "dynamic" else 1.0,
+        "sample_max_value": UNBOUNDED if clip == "dynamic" else 1.0,
         "timestep_spacing": sample.grid if sample.grid in SPACINGS else "trailing",
         "steps_offset": 0,
         "rescale_betas_zero_snr": False,

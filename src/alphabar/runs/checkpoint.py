@@ -25,12 +25,11 @@ from torch import Tensor
 from ..errors import CheckpointError, ConfigurationError, MissingRegistration
 from ..settings.config import Config, validate
 from ..storage import replacing_folder, write_bytes, write_json
-from .folder import FORMAT, READABLE, RunFolder
+from .folder import FORMAT, NAMES_OF_1, READABLE, RunFolder, to_current
 
 Tensors = dict[str, Tensor]
 PARTS = ("model", "ema", "optimizer")
-RENAMED_IN_2 = ("encoders.kinds.label.", "encoders.kinds.class.")
-"""Format 1 called the class condition "label"."""
+ENCODERS = "encoders.kinds."
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ class Checkpoint:
     shape: tuple[int, ...]
     fingerprint: str
     files: dict[str, dict[str, Any]]
+    format: int = FORMAT
 
     def hash(self, part: str = "ema") -> str:
         """Twelve hex digits that name the weights of a part."""
@@ -64,9 +64,16 @@ class Checkpoint:
             )
         try:
             tensors = safetensors.torch.load(content)
-            return {name.replace(*RENAMED_IN_2): tensor for name, tensor in tensors.items()}
+            return {current_name(name, self.format): tensor for name, tensor in tensors.items()}
         except SafetensorError as error:
             raise CheckpointError(f"{path} is not a safetensors file: {error}{previous_good(self.path)}") from None
+
+
+def current_name(tensor: str, written_as: int) -> str:
+    """The name that a tensor of a checkpoint of this format has now, which tells its condition by that condition's name."""
+    for old, new in NAMES_OF_1.items() if written_as == 1 else ():
+        tensor = tensor.replace(f"{ENCODERS}{old}.", f"{ENCODERS}{new}.")
+    return tensor
 
 
 def save_checkpoint(
@@ -110,10 +117,11 @@ def open_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(
             path,
             record["step"],
-            validate(Config, record["config"]),
+            validate(Config, to_current(record["config"], record["format"])),
             tuple(record["shape"]),
             record["fingerprint"],
             record["files"],
+            record["format"],
         )
     except FileNotFoundError:
         raise CheckpointError(

@@ -33,6 +33,8 @@ from ..storage import storage_errors, write_json, write_text
 
 FORMAT = 2
 READABLE = (1, 2)
+NAMES_OF_1 = {"label": "class"}
+"""By their names in format 1, the conditions that have another name now."""
 LOCK = ".lock"
 
 
@@ -84,7 +86,12 @@ class RunFolder:
     @property
     def config(self) -> Config:
         """The configuration that the run was made with."""
-        return validate(Config, read_yaml(self.path / "config.yaml"))
+        return validate(Config, to_current(read_yaml(self.path / "config.yaml"), self.format))
+
+    @property
+    def format(self) -> int:
+        """The format of the run folder, the current one where run.json is missing."""
+        return int(self.read("run.json").get("format", FORMAT))
 
     def write_config(self, config: Config) -> None:
         """Write config.yaml."""
@@ -135,6 +142,14 @@ class RunFolder:
                 f"{self.path} has no checkpoint yet; start anew with another --out, or remove the folder and leave --resume out"
             )
         return found[-1]
+
+
+def to_current(config: Mapping[str, Any], written_as: int) -> dict[str, Any]:
+    """The values of a configuration that a run of this format holds, with the conditions' names of the current format."""
+    conditions = config.get("conditions")
+    if written_as > 1 or not isinstance(conditions, Mapping):
+        return dict(config)
+    return {**config, "conditions": {NAMES_OF_1.get(name, name): values for name, values in conditions.items()}}
 
 
 def is_cache(folder: Path) -> bool:

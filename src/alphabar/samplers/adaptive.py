@@ -57,7 +57,7 @@ class Adaptive(Sampler):
             error = self.error(low, high)
             taken = left & ((error <= 1) | (h <= SHORTEST * whole.h))
             place = torch.where(taken, torch.where(h >= end - place, end, place + h), place)
-            x = torch.where(expand(taken.double(), x) > 0, high, x)
+            x = torch.where(expand(taken, x) > 0, high, x)
             h = (SAFETY * h * error.clamp(1e-3, 1e3) ** (-1 / 3)).clamp(min=SHORTEST * whole.h)
             if bool((place < end).any()):
                 said = denoiser(x, time_at(schedule, place))
@@ -67,7 +67,7 @@ class Adaptive(Sampler):
         """The error of each picture (N,), 1 being what is allowed; what is not a number counts as too large."""
         allowed = (self.tolerance * high.abs()).clamp(min=ABSOLUTE)
         error: Tensor = ((high - low) / allowed).flatten(1).square().mean(1).sqrt()
-        return error.nan_to_num(nan=1e3).double().cpu()
+        return error.nan_to_num(nan=1e3).cpu().double()
 
 
 def both_orders(

@@ -149,6 +149,7 @@ SamplerName = Literal[
     "adaptive",
 ]  # fmt: skip
 GridName = Literal["trailing", "leading", "linspace", "quadratic", "log_snr", "karras", "few"]
+ClipName = Literal["static", "dynamic", "off"]
 OPTION_OF = {"variance": "ancestral", "eta": "ddim", "tolerance": "adaptive"}
 """Settings that one sampler alone has: with `auto` they pick it."""
 
@@ -181,8 +182,9 @@ class SampleSettings(Settings):
     tolerance: float | None = Field(
         None, gt=0, description="sampler=adaptive (which auto then takes): relative error of a step; default: 0.05"
     )
-    clip: Literal["static", "dynamic", "off"] = Field(
-        "static", description="keep x_0 in range: to [-1, 1], by quantile, or not"
+    clip: ClipName | None = Field(
+        None,
+        description="keep x_0 in range: static (to [-1, 1]), dynamic (by quantile) or off; default: static for pictures, off for points",
     )
     dynamic_quantile: float = Field(0.995, gt=0, le=1, description="quantile of |x_0| for clip=dynamic")
     guidance: float | dict[str, float] = Field(
@@ -195,6 +197,10 @@ class SampleSettings(Settings):
     guidance_interval: tuple[float, float] = Field(
         (0.0, 1.0), description="times (from, to] at which guidance works; 1 is the most noise"
     )
+
+    def clip_for(self, axes: int) -> ClipName:
+        """The clipping of x_0 with so many axes: as set, otherwise static for pictures (C, H, W) and off for points, which have no range."""
+        return self.clip or ("static" if axes == 3 else "off")
 
     @model_validator(mode="after")
     def _check_options(self) -> SampleSettings:

@@ -43,8 +43,7 @@ class Config(Settings):
     def _read_conditions(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        renamed = {"class" if name == "label" else name: v for name, v in value.items()}  # as runs of format 1 have it
-        return {name: read_condition(name, v) for name, v in renamed.items() if v is not None}
+        return {name: read_condition(name, v) for name, v in value.items() if v is not None}
 
     @property
     def condition_values(self) -> dict[str, dict[str, Any]]:

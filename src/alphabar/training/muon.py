@@ -34,7 +34,11 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Move all parameters that have a gradient."""
+        """Move all parameters that have a gradient, after the closure, if there is one, has computed the gradients and the loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         rate, decay = self.param_groups[0]["lr"], self.param_groups[0]["weight_decay"]
         moving = [p for p in self.matrices if p.grad is not None]
         alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
@@ -48,10 +52,10 @@ class Muon(torch.optim.AdamW):
         gradients = [p.grad for p in self.matrices]
         for p in self.matrices:
             p.grad = None  # AdamW passes it over
-        result = super().step(closure)
+        super().step()
         for p, gradient in zip(self.matrices, gradients, strict=True):
             p.grad = gradient
-        return result
+        return loss
 
     def _directions(self, parameters: list[Tensor]) -> tuple[Tensor, ...]:
         """Nesterov's momentum of each gradient."""

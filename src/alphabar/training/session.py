@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -58,8 +57,9 @@ class Session:
         start: Checkpoint | None,
         seconds_per_step: float,
         origin: Checkpoint | None = None,
+        command: str = "",
     ) -> None:
-        self.out, self.config, self.start, self.origin = out, config, start, origin
+        self.out, self.config, self.start, self.origin, self.command = out, config, start, origin, command
         self.data, self.held_out, self.report = source.train, source.held_out, source.report
         self.fingerprint = source.fingerprint
         self.trainer = Trainer(config, source.train)
@@ -137,7 +137,7 @@ class Session:
                 self.config.model_copy(update={"train": self.config.train.model_copy(update={"tensorboard": False})}),
             ).rewind(self.start.step)
         else:
-            run = RunFolder.create(self.out, " ".join(sys.argv))
+            run = RunFolder.create(self.out, self.command)
             write_json(run.path / "environment.json", describe_environment())
             if len(self.data.shape) == 3:
                 save_data_preview(run, self.data, self.trainer.denoiser)
@@ -199,13 +199,14 @@ def prepare(
     accept_changed_data: bool = False,
     held_out: TrainingData | None = None,
     progress: Progress | None = None,
+    command: str = "",
 ) -> Session:
     """Read the data, settle every setting, measure the speed; return a session that is ready to run.
 
     data: a source as in `alphabar train`, or an object with the methods of `TrainingData`, then `held_out` may be given too;
     None with resume: what the run was made from. settings: {"train.batch_size": 64} or ["train.batch_size=64"], over those of
     the file `config`, over those of the preset. init: a run or checkpoint folder whose network and averaged weights to start
-    from, as a new run. Raises ConfigurationError, DataError or CheckpointError.
+    from, as a new run. command: recorded in run.json as what made the run. Raises ConfigurationError, DataError or CheckpointError.
     """
     out = Path(out)
     values = resolve(preset, Path(config) if config else None, settings)
@@ -223,7 +224,7 @@ def prepare(
     values = values if origin is None else merge(inherited(origin), values)
     source = RunData.read(data, held_out, values, out, progress)
     settled, seconds = settle_preset(values, source)
-    return Session(out, settled, source, None, seconds, origin)
+    return Session(out, settled, source, None, seconds, origin, command)
 
 
 def settle_preset(values: Mapping[str, Any], source: RunData) -> tuple[Config, float]:
