@@ -19,7 +19,9 @@ NUMBERS = {"classes": ["0", "1"], "kind": "class"}
 def written(path, names: list[str], run_format: int) -> RunFolder:
     """A run with a checkpoint whose conditions have these names, as that format holds it."""
     run = RunFolder.create(path)
-    settings = config(pictures()).model_copy(update={"conditions": {name: read_condition(name, NUMBERS) for name in names}})
+    settings = config(pictures()).model_copy(
+        update={"conditions": {name: read_condition(name, NUMBERS) for name in names}}
+    )
     run.write_config(settings)
     tensors = {f"encoders.kinds.{name}.embedding.weight": torch.full((1,), float(i)) for i, name in enumerate(names)}
     part = tensors | {"network.label.weight": torch.zeros(1)}

@@ -6,6 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from alphabar.networks.base import Network
+from alphabar.networks.mlp import MLP
+from alphabar.networks.unet import UNet
+from alphabar.settings.networks import MLPSettings, UNetSettings
 from alphabar.training.muon import Muon, list_matrices, orthogonalized
 
 
@@ -69,15 +73,21 @@ def test_a_convolution_moves_as_the_matrix_that_it_is():
     torch.testing.assert_close(conv.weight.reshape(10, 54), flat.weight, atol=1e-6, rtol=1e-5)
 
 
-class Net(nn.Module):
-    """All that there is in a network."""
+class Net(Network):
+    """All that there is in a network; the names of its layers say nothing."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv_in, self.conv_out = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 1, 3)
+        self.entry, self.exit = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 1, 3)
         self.inner, self.norm = nn.Conv2d(8, 8, 3), nn.GroupNorm(2, 8)
         self.table, self.frozen = nn.Embedding(5, 8), nn.Linear(8, 8)
         self.frozen.requires_grad_(False)
+
+    def ends(self):
+        return self.entry, self.exit
+
+    def forward(self, x, time, cond):
+        return self.exit(self.inner(self.entry(x)))
 
 
 def test_all_but_inner_weights_move_as_by_adamw():
@@ -101,10 +111,20 @@ def test_all_but_inner_weights_move_as_by_adamw():
     assert net.inner.weight.grad is not None
 
 
+def test_the_ends_of_the_networks_are_no_inner_matrices():
+    for network in (
+        MLP(MLPSettings(width=8, layers=1), 2, 2),
+        UNet(UNetSettings(channels=[8], attention=[False], groups=4), 1, 1),
+    ):
+        ends = {id(end.weight) for end in network.ends()}
+        assert len(ends) == 2
+        assert not ends & {id(weight) for weight in list_matrices(network)}
+
+
 def test_weights_without_a_gradient_stay():
     net = Net()
     before = net.inner.weight.detach().clone()
-    net.conv_in.weight.grad = torch.ones_like(net.conv_in.weight)
+    net.entry.weight.grad = torch.ones_like(net.entry.weight)
     Muon(net, lr=0.01, weight_decay=0.1).step()
     assert torch.equal(net.inner.weight, before)
 
