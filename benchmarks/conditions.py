@@ -22,7 +22,6 @@ import typer
 from torch import Tensor
 
 import alphabar
-from alphabar.networks.cond import Cond
 from alphabar.conditions.image import enlarge, luma, reduce
 from alphabar.data.builtin_sets import load_fashion_mnist
 from alphabar.data.decode import read_picture
@@ -32,6 +31,7 @@ from alphabar.diffusion.parameterization import target
 from alphabar.evaluation.classifier import ClassifierExtractor, load_classifier
 from alphabar.evaluation.extractors import features
 from alphabar.generation.pipeline import Pipeline
+from alphabar.networks.cond import Cond
 from alphabar.randomness import generator, normal_rows
 
 app = typer.Typer(add_completion=False, help=__doc__)

@@ -34,6 +34,7 @@ from alphabar.data.builtin_sets import load_fashion_mnist
 from alphabar.data.pictures import PictureSet, to_signed, to_uint8
 from alphabar.diffusion.denoiser import DenoiserLike
 from alphabar.engine.speed import settle_sampling
+from alphabar.engine.ways import way_of
 from alphabar.evaluation.classifier import load_classifier
 from alphabar.evaluation.distances import kernel_distance
 from alphabar.evaluation.extractors import Extractor, features, load_extractor
@@ -153,7 +154,8 @@ def quality(
 ) -> None:
     """Distances of samples to real pictures, for each sampler and seed, into lines of OUT."""
     judge, pipeline = load_extractor(extractor), alphabar.load(run)
-    settle_sampling(pipeline.denoiser, pipeline.shape, n * pipeline.steps, precision)
+    denoiser, _ = settle_sampling(pipeline.denoiser, pipeline.shape, n * pipeline.steps, precision)
+    pipeline = pipeline.with_denoiser(denoiser)
     chosen = {text: of_text(pipeline, text) for text in samplers.split(",")}
     own = {
         "run": run.name,
@@ -162,7 +164,7 @@ def quality(
         "n": n,
         "whole": whole,
         "extractor": judge.hash,
-        "arithmetic": pipeline.denoiser.precision_name,
+        "arithmetic": way_of(pipeline.denoiser).precision,
     }
     known = {(line["sampler"], line["seed"]) for line in lines_of(out) if own.items() <= line.items()}
     missing = [pair for pair in itertools.product(map(int, seeds.split(",")), chosen) if pair[::-1] not in known]

@@ -52,7 +52,7 @@ from side_by_side import (
 
 from alphabar.data.pictures import PictureSet
 from alphabar.generation.pipeline import Pipeline
-from alphabar.kernels.fused import FusedAttention, doubled_convolution, fused_group_norm
+from alphabar.kernels.fused import doubled_convolution, fused_attention, fused_group_norm
 from alphabar.samplers.base import last_state
 from alphabar.settings.config import finish
 from alphabar.training.loop import Trainer
@@ -101,7 +101,7 @@ def sampling(network: str = "ddpm-cifar10", batch: int = 32, steps: int = 3, rou
     pipeline = Pipeline(denoiser, shape, finish({"preset": "ddpm"}, shape[1:]).sample, {}).with_settings(
         sampler="ddim", steps=steps
     )
-    pipeline.freeze()
+    pipeline = pipeline.rounded()
 
     def mine() -> None:
         last_state(pipeline.states(list(range(batch))))
@@ -276,7 +276,7 @@ def show_attention(n: int, heads: int, size: int, d: int, rounds: int) -> None:
         q, k, v = qkv.flatten(2).transpose(1, 2).unflatten(2, (3, heads, d)).permute(2, 0, 3, 1, 4)
         return F.scaled_dot_product_attention(q, k, v)
 
-    ways: dict[str, Callable[[], torch.Tensor]] = {"torch": of_torch, "fused": lambda: FusedAttention.apply(qkv, heads)}
+    ways: dict[str, Callable[[], torch.Tensor]] = {"torch": of_torch, "fused": lambda: fused_attention(qkv, heads)}
     show_part(f"attention: {n} pictures, {heads} heads of {d}, {size}x{size}", ways, [qkv], rounds)
 
 

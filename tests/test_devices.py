@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from alphabar.conditions.base import Cond
 from alphabar.diffusion.denoiser import Denoiser
 from alphabar.diffusion.gaussian import expand
 from alphabar.diffusion.guidance import ClassifierGuided, Guided
 from alphabar.diffusion.loss import denoising_loss
 from alphabar.generation.editing import slerp
 from alphabar.model import build_denoiser
+from alphabar.networks.cond import Cond
 from alphabar.samplers.adaptive import Adaptive, both_orders
 from alphabar.samplers.base import walk
 from alphabar.samplers.clip import Clipped

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,11 +13,23 @@ import torch
 from alphabar.diffusion.denoiser import Denoiser
 from alphabar.diffusion.schedule import TableSchedule, linear_betas
 from alphabar.engine import speed
-from alphabar.engine.speed import PLAIN, Choice, Result, Way, choose, measure, settle_sampling, settle_way, ways
+from alphabar.engine.fused_layers import FusedResidualBlock
+from alphabar.engine.speed import (
+    PLAIN,
+    Choice,
+    Result,
+    choose,
+    fastest_kernels,
+    measure,
+    settle_sampling,
+    settle_way,
+    ways,
+)
+from alphabar.engine.ways import Way, in_float32, way_of, with_way
 from alphabar.errors import ConfigurationError
 from alphabar.generation.pipeline import Asked, Pipeline
 from alphabar.model import build_denoiser
-from alphabar.networks.layers import Attention, GroupNorm
+from alphabar.networks.layers import ResidualBlock
 from alphabar.settings.config import finish
 from alphabar.training import session as sessions
 
@@ -153,23 +166,41 @@ def test_where_one_precision_is_given_its_speed_is_measured_to_see_whether_compi
     assert settle_way(denoiser, SHAPE, "bfloat16", "auto", lambda a: 1000 * a).way == BOTH
 
 
-def test_a_measurement_leaves_the_denoiser_as_it_was(denoiser):
-    denoiser.requires_grad_(True)
-    denoiser.precision = torch.bfloat16
-    found = measure(denoiser, SHAPE, [PLAIN, LOW])
-    assert set(found) == {PLAIN, LOW}
-    assert all(0 < seconds < math.inf for seconds in found.values())
-    assert denoiser.precision == torch.bfloat16
-    assert not denoiser.fused
-    assert all(p.grad is None for p in denoiser.parameters())
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_measurement_leaves_the_denoiser_and_its_gradients_as_they_were(denoiser, monkeypatch, fails):
+    """Also when it is interrupted."""
+    denoiser = with_way(denoiser, LOW)
+    denoiser.train().output(torch.ones(2, *SHAPE), 0.5, denoiser.encode({}, 2))[0].sum().backward()
+    before = [None if p.grad is None else p.grad.clone() for p in denoiser.parameters()]
+    if fails:
+        original = Result.of
+
+        def interrupted(denoiser, way, x, target):
+            if way == BOTH:
+                raise KeyboardInterrupt
+            return original(denoiser, way, x, target)
+
+        monkeypatch.setattr(Result, "of", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            measure(denoiser, SHAPE, [PLAIN, LOW, BOTH])
+    else:
+        found = measure(denoiser, SHAPE, [PLAIN, LOW])
+        assert set(found) == {PLAIN, LOW}
+        assert all(0 < seconds < math.inf for seconds in found.values())
+    assert way_of(denoiser) == LOW
+    assert all(m.training for m in denoiser.modules())
+    for p, grad in zip(denoiser.parameters(), before, strict=True):
+        assert p.requires_grad
+        assert grad is None if p.grad is None else torch.equal(p.grad, grad)
 
 
-def test_a_way_that_fails_or_disagrees_is_out(denoiser, monkeypatch):
+@pytest.mark.parametrize("error", [RuntimeError("no compiler"), MemoryError("no memory for a kernel")])
+def test_a_way_that_fails_or_disagrees_is_out(denoiser, monkeypatch, error):
     original = Result.of
 
     def broken(denoiser, way, x, target):
         if way == BOTH:
-            raise RuntimeError("no compiler")
+            raise error
         found = original(denoiser, PLAIN, x, target)
         return Result(found.output, found.gradient * (1.2 if way == LOW else 1.0), 0.1)
 
@@ -181,11 +212,37 @@ def test_a_way_that_fails_or_disagrees_is_out(denoiser, monkeypatch):
 
 def test_bfloat16_agrees_with_float32_and_noise_does_not(denoiser):
     x, target = (torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
-    plain, low = (Result.of(denoiser, way, x, target) for way in (PLAIN, LOW))
-    assert low.agrees(plain)
+    plain, low, fused = (Result.of(denoiser, way, x, target) for way in (PLAIN, LOW, FUSED))
+    assert low.agrees(plain, "bfloat16")
     assert not torch.equal(low.output, plain.output)
-    assert not Result(plain.output * 1.1, plain.gradient, 0).agrees(plain)
-    assert not Result(plain.output, plain.gradient + 0.2 * plain.gradient.std(), 0).agrees(plain)
+    assert not Result(plain.output * 1.1, plain.gradient, 0).agrees(plain, "bfloat16")
+    assert not Result(plain.output, plain.gradient + 0.2 * plain.gradient.std(), 0).agrees(plain, "bfloat16")
+    assert fused.agrees(plain, "float32")
+    assert not torch.equal(fused.output, plain.output)
+
+
+@pytest.mark.parametrize("part", ["output", "gradient"])
+def test_float32_kernels_must_agree_to_four_digits(denoiser, part):
+    """bfloat16 need not."""
+    x, target = (torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
+    plain = Result.of(denoiser, PLAIN, x, target)
+    for error, agrees in ((0.5e-4, True), (2e-4, False)):
+        other = replace(plain, **{part: getattr(plain, part) * (1 + error)})
+        assert other.agrees(plain, "float32") == agrees
+        assert other.agrees(plain, "bfloat16")
+
+
+def test_float32_kernels_that_disagree_are_not_taken(denoiser, monkeypatch):
+    original = Result.of
+
+    def inexact(denoiser, way, x, target):
+        found = original(denoiser, PLAIN, x, target)
+        return replace(found, output=found.output * (1.001 if way.kernels == "fused" else 1.0))
+
+    monkeypatch.setattr(Result, "of", inexact)
+    seconds = measure(denoiser, SHAPE, [PLAIN, FUSED, BOTH])
+    assert math.isinf(seconds[FUSED])
+    assert math.isfinite(seconds[BOTH])
 
 
 def test_training_settles_on_the_choice(measured, tmp_path, monkeypatch):
@@ -222,15 +279,16 @@ def test_points_stay_in_plain_float32():
 
 def test_sampling_keeps_the_precision_of_the_training_unless_told(denoiser, measured):
     asked = measured({PLAIN: 1.0, LOW: 0.5, BOTH: 0.2})
-    assert settle_sampling(denoiser, SHAPE, 10, None) is None
-    assert denoiser.precision == torch.float32
+    low = with_way(denoiser, LOW)
+    for each in (denoiser, low):
+        same, choice = settle_sampling(each, SHAPE, 10, None)
+        assert (way_of(same), choice) == (way_of(each), None)
     assert asked == []
-    choice = settle_sampling(denoiser, SHAPE, 10, "auto")
+    settled, choice = settle_sampling(denoiser, SHAPE, 10, "auto")
     assert choice is not None
     assert (choice.way, choice.gain) == (LOW, 2.0)
-    assert denoiser.precision == torch.bfloat16
-    settle_sampling(denoiser, SHAPE, 10, "float32")
-    assert denoiser.precision == torch.float32
+    assert (way_of(settled), way_of(denoiser)) == (LOW, PLAIN)
+    assert way_of(settle_sampling(settled, SHAPE, 10, "float32")[0]) == PLAIN
     with pytest.raises(ConfigurationError, match="did you mean 'bfloat16'"):
         settle_sampling(denoiser, SHAPE, 10, "bfloat61")
 
@@ -238,28 +296,21 @@ def test_sampling_keeps_the_precision_of_the_training_unless_told(denoiser, meas
 @pytest.mark.parametrize(("seconds", "fused"), [(1.0, True), (1e-6, False)])
 def test_kernels_are_compiled_only_for_long_sampling(denoiser, measured, seconds, fused):
     measured({PLAIN: seconds, FUSED: seconds / 2})
-    settle_sampling(denoiser, SHAPE, 100, "float32")
-    assert not denoiser.fused
-    settle_sampling(denoiser, SHAPE, 20_000, "float32")
-    assert denoiser.fused == fused
+    assert way_of(settle_sampling(denoiser, SHAPE, 100, "float32")[0]) == PLAIN
+    assert way_of(settle_sampling(denoiser, SHAPE, 20_000, "float32")[0]) == (FUSED if fused else PLAIN)
 
 
-def test_frozen_weights_give_the_same_pictures(denoiser):
-    denoiser.requires_grad_(False).precision = torch.bfloat16
-    plain = Pipeline(denoiser, SHAPE).with_settings(steps=3).sample(2, seed=1).pictures
-    frozen = Pipeline(denoiser, SHAPE).with_settings(steps=3)
-    frozen.freeze()
-    assert next(denoiser.network.parameters()).dtype == torch.bfloat16
-    pictures = frozen.sample(2, seed=1).pictures  # the kernel of an upsampling is summed after rounding and not before
+def test_rounded_weights_give_the_same_pictures(denoiser):
+    pipeline = Pipeline(with_way(denoiser.requires_grad_(False), LOW), SHAPE).with_settings(steps=3)
+    plain, rounded = pipeline.sample(2, seed=1).pictures, pipeline.rounded()
+    assert next(rounded.denoiser.network.parameters()).dtype == torch.bfloat16
+    assert next(denoiser.network.parameters()).dtype == torch.float32
+    assert rounded.sampling_record()["precision"] == "bfloat16"
+    pictures = rounded.sample(2, seed=1).pictures  # the kernel of an upsampling is summed after rounding and not before
     assert abs(pictures.astype(int) - plain.astype(int)).max() <= 3
-
-
-def test_a_denoiser_switches_every_part_that_has_two_forms(denoiser):
-    parts = [part for part in denoiser.network.modules() if isinstance(part, GroupNorm | Attention)]
-    assert {type(part) for part in parts} == {GroupNorm, Attention}
-    for on in (True, False):
-        denoiser.use_fused(on)
-        assert all(part.fused == on for part in parts)
+    assert (pipeline.sample(2, seed=1).pictures == plain).all()
+    in_full = Pipeline(denoiser, SHAPE)
+    assert in_full.rounded() is in_full
 
 
 def test_the_batch_of_long_sampling_is_the_fastest_that_fits_and_is_measured_once(denoiser, monkeypatch, tmp_path):
@@ -274,7 +325,7 @@ def test_the_batch_of_long_sampling_is_the_fastest_that_fits_and_is_measured_onc
     assert speed.fastest_batch(denoiser, SHAPE, 128) == 128
     assert speed.fastest_batch(denoiser, SHAPE, 100) == 32  # those up to 64 are known
     assert asked == [[16, 32, 64, 128]]
-    denoiser.precision = torch.bfloat16
+    denoiser = with_way(denoiser, LOW)
     assert speed.fastest_batch(denoiser, SHAPE, 64) == 32
     assert asked[1:] == [[16, 32, 64]]  # computed otherwise, measured anew
     assert speed.fastest_batch(denoiser, SHAPE, 20) == 20  # nothing to choose from
@@ -312,7 +363,7 @@ def settled(monkeypatch):
     def settle(denoiser, shape, evaluations, precision):
         assert precision is None
         asked.append(evaluations)
-        denoiser.use_fused(True)
+        return with_way(denoiser, replace(way_of(denoiser), kernels="fused")), None
 
     monkeypatch.setattr(speed, "settle_sampling", settle)
     monkeypatch.setattr("alphabar.generation.pipeline.fastest_batch", lambda denoiser, shape, most: 64)
@@ -321,52 +372,72 @@ def settled(monkeypatch):
     return asked
 
 
-def test_long_sampling_from_python_takes_the_fastest_kernels_while_it_lasts(denoiser, settled):
-    used: list[bool] = []
+def test_long_sampling_from_python_takes_the_fastest_kernels_while_it_lasts(denoiser, settled, monkeypatch):
+    used: list[str] = []
+    forward = ResidualBlock.forward
+    monkeypatch.setattr(ResidualBlock, "forward", lambda self, *args: used.append(type(self)) or forward(self, *args))
     own = Pipeline(denoiser.requires_grad_(False), SHAPE).with_settings(steps=3)
-    own.sample(19, on_state=lambda state: used.append(denoiser.fused))
+    own.sample(19)
     assert not settled
-    own.sample(20, on_state=lambda state: used.append(denoiser.fused))
-    assert settled == [60]
-    assert used == [False] * (len(used) // 2) + [True] * (len(used) // 2)
-    assert not denoiser.fused
-    denoiser.use_fused(True)  # asked for
+    assert set(used) == {ResidualBlock}
+    used.clear()
     own.sample(20)
     assert settled == [60]
-    assert denoiser.fused
+    assert set(used) == {FusedResidualBlock}
+    used.clear()
+    assert own.denoiser is denoiser
+    own.sample(2)
+    assert set(used) == {ResidualBlock}
+    own.with_denoiser(with_way(denoiser, FUSED)).sample(20)  # they are used already
+    assert settled == [60]
 
 
 def test_weights_that_were_rounded_are_settled_on(denoiser, settled):
-    denoiser.requires_grad_(False).precision = torch.bfloat16
-    own = Pipeline(denoiser, SHAPE).with_settings(steps=3)
-    other = own.with_settings(steps=4)
-    own.freeze()
-    other.sample(20)
+    rounded = Pipeline(with_way(denoiser.requires_grad_(False), LOW), SHAPE).with_settings(steps=3).rounded()
+    rounded.with_settings(steps=4).sample(20)
     assert not settled
-    with pytest.raises(ConfigurationError, match="rounded to bfloat16 for sampling; load the model anew"):
-        denoiser.in_float32()
+    assert fastest_kernels(rounded.denoiser, SHAPE, 10**6) is rounded.denoiser
+    assert way_of(in_float32(rounded.denoiser)) == PLAIN
 
 
 def test_rounded_weights_give_the_same_whether_the_kernels_were_used_before_or_not(denoiser):
-    denoiser.requires_grad_(False).precision = torch.bfloat16
-    copy, found = deepcopy(denoiser), []
-    for each, used in ((denoiser, True), (copy, False)):
-        each.use_fused(True)
-        x, t = torch.ones(2, *SHAPE), torch.tensor([0.3, 0.8], dtype=torch.float64)
-        if used:
-            each(x, t)
-        Pipeline(each, SHAPE).freeze()
-        found.append(each(x, t).eps)
-    assert torch.equal(*found)
+    x, t = torch.ones(2, *SHAPE), torch.tensor([0.3, 0.8], dtype=torch.float64)
+    pipeline = Pipeline(with_way(denoiser.requires_grad_(False), BOTH), SHAPE)
+    first = pipeline.rounded().denoiser(x, t).eps
+    pipeline.denoiser(x, t)
+    assert torch.equal(pipeline.rounded().denoiser(x, t).eps, first)
+
+
+def test_weights_that_are_changed_without_a_version_count_in_the_next_sampling(denoiser):
+    fused = with_way(denoiser.requires_grad_(False), FUSED)
+    pipeline = Pipeline(fused, SHAPE).with_settings(steps=2)
+    pipeline.sample(2)
+    for p in denoiser.parameters():
+        p.data.mul_(1.5)
+    fresh = Pipeline(with_way(deepcopy(denoiser), FUSED), SHAPE).with_settings(steps=2)
+    assert (pipeline.sample(2).pictures == fresh.sample(2).pictures).all()
+
+
+def watching(output, graphs):
+    """The same output, with a note whether it is part of a graph."""
+
+    def watched(*args):
+        found = output(*args)
+        graphs.append(found[0].requires_grad)
+        return found
+
+    return watched
 
 
 def test_to_measure_for_sampling_leaves_gradients_alone(denoiser, monkeypatch, tmp_path):
     monkeypatch.setenv("ALPHABAR_CACHE", str(tmp_path / "cache"))
     denoiser.output(torch.ones(2, *SHAPE), 0.5, denoiser.encode({}, 2))[0].sum().backward()
     before = [None if p.grad is None else p.grad.clone() for p in denoiser.parameters()]
-    output = denoiser.output
-    monkeypatch.setattr(denoiser, "output", lambda *args: torch.no_grad()(output)(*args))  # a network without a graph
-    assert settle_sampling(denoiser, SHAPE, 10, "auto") is not None
+    graphs: list[bool] = []
+    monkeypatch.setattr(denoiser, "output", watching(denoiser.output, graphs))
+    assert settle_sampling(denoiser, SHAPE, 10, "auto")[1] is not None
+    assert graphs
+    assert not any(graphs)
     assert all(p.requires_grad for p in denoiser.parameters())
     for p, grad in zip(denoiser.parameters(), before, strict=True):
         assert grad is None if p.grad is None else torch.equal(p.grad, grad)
@@ -375,4 +446,4 @@ def test_to_measure_for_sampling_leaves_gradients_alone(denoiser, monkeypatch, t
 def test_a_network_without_two_forms_is_measured_for_nothing(monkeypatch):
     own = Denoiser(torch.nn.Conv2d(1, 1, 1), TableSchedule(linear_betas(40)))
     monkeypatch.setattr(speed, "measure", lambda *_: pytest.fail("measured"))
-    assert settle_sampling(own, SHAPE, 10**6, None) is None
+    assert settle_sampling(own, SHAPE, 10**6, None)[1] is None

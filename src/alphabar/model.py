@@ -24,8 +24,7 @@ def build_denoiser(config: Config, shape: Sequence[int]) -> Denoiser:
         network = build_network(config, shape)
         sizes = Sizes(tuple(shape), network.vector_dim, network.token_dim)
         encoders = build_encoders(config.conditions, sizes)
-        precision = "float32" if config.train.precision == "auto" else config.train.precision
-        return Denoiser(network, build_schedule(config.schedule), config.diffusion, encoders, precision)
+        return Denoiser(network, build_schedule(config.schedule), config.diffusion, encoders)
 
 
 def build_network(config: Config, shape: Sequence[int]) -> Network:

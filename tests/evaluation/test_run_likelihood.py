@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from alphabar.diffusion.denoiser import Denoiser
+from alphabar.engine.ways import Way, way_of, with_way
 from alphabar.errors import NonFiniteError
 from alphabar.evaluation.likelihood import ode_bits, variational_bound
 from alphabar.evaluation.pictures import RealPictures, real_pictures
@@ -67,14 +68,9 @@ def test_the_pipelines_variance_and_clip_are_the_bounds(model, real):
 
 def test_it_computes_in_float32_and_leaves_the_model_as_it_was(model, real):
     expected = measure_likelihood(model, real, FEW)
-    low = Pipeline(model.denoiser, model.shape, model.settings, model.record)
-    low.denoiser.precision = torch.bfloat16
-    try:
-        torch.testing.assert_close(measure_likelihood(low, real, FEW).ode, expected.ode, rtol=0, atol=0)
-        assert low.denoiser.precision == torch.bfloat16
-        assert isinstance(low.denoiser.in_float32(), Denoiser)
-    finally:
-        low.denoiser.precision = torch.float32
+    low = model.with_denoiser(with_way(model.denoiser, Way("bfloat16"))).rounded()
+    torch.testing.assert_close(measure_likelihood(low, real, FEW).ode, expected.ode, rtol=0, atol=0)
+    assert way_of(low.denoiser) == Way("bfloat16")
 
 
 def test_the_result_as_plain_values_holds_every_mean_step_and_picture(model, real):
@@ -123,17 +119,16 @@ def test_a_value_that_is_not_finite_is_an_error_that_names_the_picture(model, re
 def test_long_work_takes_the_fastest_kernels_and_gives_the_same(model, real, monkeypatch):
     plain, asked = measure_likelihood(model, real, FEW), list[int]()
 
-    def settle(denoiser: Denoiser, shape: object, evaluations: int, precision: None) -> None:
-        assert denoiser.precision_name == "float32"
+    def settle(denoiser: Denoiser, shape: object, evaluations: int, precision: None) -> tuple[Denoiser, None]:
+        assert way_of(denoiser) == Way()
         asked.append(evaluations)
-        denoiser.use_fused(True)
+        return with_way(denoiser, Way(kernels="fused")), None
 
     monkeypatch.setattr("alphabar.engine.speed.settle_sampling", settle)
     monkeypatch.setattr("alphabar.engine.speed.MANY_EVALUATIONS", 55)
     fused = measure_likelihood(model, real, FEW)
     assert asked == [5 * (5 + 6)]
-    parts = [part.fused for part in model.denoiser.network.modules() if hasattr(part, "fused")]
-    assert parts == [model.denoiser.fused] * len(parts) == [False] * len(parts)  # as before
+    assert way_of(model.denoiser) == Way()  # as before
     torch.testing.assert_close(fused.bound.total, plain.bound.total, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(fused.ode, plain.ode, rtol=1e-4, atol=1e-4)
     assert (fused.ode != plain.ode).any()

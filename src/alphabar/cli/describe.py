@@ -112,7 +112,7 @@ def check_precisions() -> dict[str, tuple[bool, str]]:
 
     import torch
 
-    from ..diffusion.denoiser import PRECISIONS
+    from ..engine.ways import PRECISIONS
     from ..model import pick_device
 
     device, times, results = pick_device("auto"), {}, {}

@@ -161,10 +161,10 @@ def sample(
     asked = pipeline.ask(len(own_seeds), given, weights)
     for note in notes_of(pipeline, asked):
         console.print(f"note: {note}", markup=False)
-    choice = settle_sampling(pipeline.denoiser, pipeline.shape, pipeline.evaluations(asked), precision)
+    denoiser, choice = settle_sampling(pipeline.denoiser, pipeline.shape, pipeline.evaluations(asked), precision)
+    pipeline = pipeline.with_denoiser(denoiser).rounded()
     if choice is not None:
         console.print(f"speed   {choice.way}: {choice.gain:.1f} times plain float32 here", markup=False)
-    pipeline.freeze()
     if out.suffix.lower() in ANIMATIONS:
         _animate(pipeline, out, own_seeds, asked, layout)
     else:

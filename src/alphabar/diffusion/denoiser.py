@@ -6,10 +6,9 @@ Networks sit below it. Samplers, guidance and likelihood sit above it and see no
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import fields
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +20,6 @@ from ..settings.base import DiffusionSettings
 from .parameterization import Prediction, predict
 from .schedule import Schedule, Time
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 LOG_SNR_LIMIT = 20.0
 
 
@@ -56,15 +54,12 @@ class Denoiser(nn.Module):
         schedule: Schedule,
         settings: DiffusionSettings | None = None,
         encoders: Encoders | None = None,
-        precision: str = "float32",
     ) -> None:
         super().__init__()
         self.network = network
         self.encoders = encoders or Encoders({})
         self.schedule = schedule
         self.settings = settings or DiffusionSettings()
-        self.precision, self.fused = PRECISIONS[precision], False
-        self.frozen = False  # whether weights were rounded to the precision (`Pipeline.freeze`)
         check_combination(self.settings, schedule)
 
     def encode(self, values: Mapping[str, Any], n: int, drop: Mapping[str, Tensor] | None = None) -> Cond:
@@ -84,49 +79,23 @@ class Denoiser(nn.Module):
 
     def output(self, x_t: Tensor, t: Time, cond: Cond | None = None) -> tuple[Tensor, Tensor | None]:
         """The network's raw output at x_t, float32, split into its mean part and the variance fraction (None if not learned)."""
-        with autocast(x_t.device.type, self.precision):
-            output = self.network(x_t, self.network_time(t, x_t), cond or Cond())
-        output = output.float()
+        output = self.network(x_t, self.network_time(t, x_t), cond or Cond()).float()
         if not self.settings.learned_variance:
             return output, None
         mean, variance = output.chunk(2, dim=1)
         return mean, (variance + 1) / 2
 
-    @property
-    def precision_name(self) -> str:
-        """The precision of the network's products by name."""
-        return next(name for name, kind in PRECISIONS.items() if kind == self.precision)
-
-    def use_fused(self, fused: bool) -> None:
-        """Compute the network by the fused kernels (`networks/fused.py`), or by torch's own; the same but for rounding."""
-        self.fused = fused
-        for part in self.network.modules():
-            if hasattr(part, "fused"):
-                part.fused = fused  # type: ignore[assignment]
-
-    def in_float32(self) -> Denoiser:
-        """The same denoiser, sharing its weights, with a network that computes in float32: a sum over all pixels, or a way there and
-        back, needs it. Raises ConfigurationError for weights that were rounded."""
-        if self.frozen:
-            raise ConfigurationError(
-                f"the weights were rounded to {self.precision_name} for sampling; load the model anew for float32"
-            )
-        found = copy(self)
-        found.precision = torch.float32
-        return found
+    def with_network(self, network: nn.Module) -> Self:
+        """The same denoiser around another network, such as another way to compute this one (`engine.ways`); all else is shared."""
+        denoiser = copy(self)
+        denoiser._modules = dict(self._modules)
+        denoiser.network = network
+        return denoiser
 
     def forward(self, x_t: Tensor, t: Time, cond: Cond | None = None) -> Prediction:
         """The estimates of x_0 and eps at x_t (N, C, ...), float32; t in (0, 1], a number or (N,)."""
         output, fraction = self.output(x_t, t, cond)
         return predict(self.settings.prediction, output, x_t, self.schedule.signal(t), self.schedule.noise(t), fraction)
-
-
-def autocast(device: str, precision: torch.dtype) -> AbstractContextManager[Any]:
-    """The context in which a network's products have this precision; float32 needs none where the device has no autocast."""
-    plain = precision == torch.float32
-    if plain and not torch.amp.is_autocast_available(device):
-        return nullcontext()
-    return torch.autocast(device, dtype=precision, enabled=not plain)
 
 
 def check_combination(settings: DiffusionSettings, schedule: Schedule) -> None:

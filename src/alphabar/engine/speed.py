@@ -9,8 +9,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__
-from ..diffusion.denoiser import PRECISIONS, Denoiser
+from ..diffusion.denoiser import Denoiser
 from ..errors import AlphabarError, ConfigurationError, unknown
-from ..kernels.native import Unavailable, forget_kept, library, source_hash
+from ..kernels.build import Unavailable, source_hash
+from ..kernels.library import library
+from ..kernels.packed import forget_packed
 from ..machine import cache_folder, processor
 from ..storage import write_json
+from .ways import PRECISIONS, Way, has_fused_form, is_rounded, original, way_of, with_way
 
 ROUNDS = 3
 BATCH, PIXELS = 16, 16 * 64 * 64  # pictures of a measurement, fewer of large ones
@@ -31,18 +33,8 @@ LONG = 45.0  # seconds of work from which on building the fused kernels is worth
 MANY_EVALUATIONS = 10_000  # estimates of a picture, likewise
 BATCHES = (16, 32, 64, 128)  # that sampling chooses from
 WORTHWHILE = 0.95  # of plain float32's time: a way must save this much to be taken
-OUTPUT_ERROR, GRADIENT_ERROR = 0.05, 0.1  # relative root mean square; bfloat16 has about 0.01
-
-
-@dataclass(frozen=True)
-class Way:
-    """How a network is computed: the precision of its products, and whether by torch's own kernels or the fused ones."""
-
-    precision: str = "float32"
-    kernels: str = "native"
-
-    def __str__(self) -> str:
-        return self.precision + (", fused kernels" if self.kernels == "fused" else "")
+TOLERANCES = {"float32": (1e-4, 1e-4), "bfloat16": (0.05, 0.1)}
+"""Relative root mean square errors of output and gradient that a way may have; bfloat16 has about 0.01, float32 about 1e-6."""
 
 
 PLAIN = Way()
@@ -88,67 +80,51 @@ def choose(denoiser: Denoiser, shape: Sequence[int], candidates: Sequence[Way]) 
 
 
 def measure(denoiser: Denoiser, shape: Sequence[int], candidates: Sequence[Way]) -> dict[Way, float]:
-    """Seconds a picture of a forward and backward pass, the least of a few rounds in turns; infinite for what fails or disagrees."""
-    before = denoiser.precision, denoiser.fused
+    """Seconds a picture of a forward and backward pass, the least of a few rounds in turns; infinite for ways that fail or disagree.
+
+    The denoiser and the gradients of its parameters stay as they are.
+    """
+    n, inputs = measured_inputs(next(denoiser.parameters()).device, shape)
+    seconds = dict.fromkeys(candidates, math.inf)
+    agreeing, reference = [], Result.of(denoiser, PLAIN, *inputs)
+    for way in candidates:
+        try:
+            agrees = way == PLAIN or Result.of(denoiser, way, *inputs).agrees(reference, way.precision)
+        except (RuntimeError, OSError, ImportError, MemoryError):
+            agrees = False  # no such numbers on this device, no compiler for the fused kernels, or no memory for them
+        agreeing += [way] if agrees else []
+    for _ in range(ROUNDS):
+        for way in agreeing:
+            seconds[way] = min(seconds[way], Result.of(denoiser, way, *inputs).seconds / n)
+    return seconds
+
+
+def measured_inputs(device: torch.device, shape: Sequence[int]) -> tuple[int, list[Tensor]]:
+    """The number of pictures of a measurement; random x_t and targets."""
     g = torch.Generator().manual_seed(0)
-    device = next(denoiser.parameters()).device
     n = max(1, min(BATCH, PIXELS // math.prod(shape[1:])))
     inputs = [torch.randn(n, *shape, generator=g).to(device) for _ in range(2)]
     if len(shape) == 3:
         inputs = [x.contiguous(memory_format=torch.channels_last) for x in inputs]
-    seconds = dict.fromkeys(candidates, math.inf)
-    with without_dropout(denoiser):
-        agreeing, reference = [], Result.of(denoiser, PLAIN, *inputs)
-        for way in candidates:
-            try:
-                agrees = way == PLAIN or Result.of(denoiser, way, *inputs).agrees(reference)
-            except (RuntimeError, OSError, ImportError):
-                agrees = False  # no such numbers on this device, or no compiler for the fused kernels
-            agreeing += [way] if agrees else []
-        for _ in range(ROUNDS):
-            for way in agreeing:
-                seconds[way] = min(seconds[way], Result.of(denoiser, way, *inputs).seconds / n)
-    denoiser.precision = before[0]
-    denoiser.use_fused(before[1])
-    if is_trained(denoiser):
-        denoiser.zero_grad(set_to_none=True)
-    return seconds
+    return n, inputs
 
 
 def is_trained(module: nn.Module) -> bool:
-    """Whether any of its parameters has a gradient."""
-    return any(p.requires_grad for p in module.parameters())
+    """Whether gradients are computed here, and any of its parameters has one."""
+    return torch.is_grad_enabled() and any(p.requires_grad for p in module.parameters())
 
 
-@contextmanager
-def not_trained(module: nn.Module) -> Iterator[None]:
-    """Nothing is trained meanwhile, and gradients stay what they are."""
-    trained = [p for p in module.parameters() if p.requires_grad]
-    for p in trained:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in trained:
-            p.requires_grad_(True)
-
-
-@contextmanager
-def without_dropout(module: nn.Module) -> Iterator[None]:
-    """Dropout draws anew in every pass, so that no way would agree with any other."""
-    active = [m for m in module.modules() if isinstance(m, nn.Dropout) and m.training]
-    for m in active:
-        m.eval()
-    try:
-        yield
-    finally:
-        for m in active:
-            m.train()
+def without_dropout(denoiser: Denoiser) -> Denoiser:
+    """A denoiser of `with_way` whose network drops nothing: dropout draws anew in every pass, so that no way would agree with another."""
+    for part in denoiser.network.modules():
+        if isinstance(part, nn.Dropout):
+            part.eval()
+    return denoiser
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a forward and backward pass gave, and in how many seconds."""
+    """Output and gradient of a forward and backward pass, and its seconds."""
 
     output: Tensor
     gradient: Tensor
@@ -157,27 +133,23 @@ class Result:
     @classmethod
     def of(cls, denoiser: Denoiser, way: Way, x_t: Tensor, target: Tensor) -> Result:
         """One pass this way over random pictures, at times from 0 to 1; forward only if nothing is trained."""
-        denoiser.precision = PRECISIONS[way.precision]
-        denoiser.use_fused(way.kernels == "fused")
-        trained = is_trained(denoiser)
-        if trained:
-            denoiser.zero_grad(set_to_none=True)
+        denoiser = without_dropout(with_way(denoiser, way))
+        trained = [p for p in denoiser.parameters() if p.requires_grad] if torch.is_grad_enabled() else []
         t = torch.linspace(0.05, 1, len(x_t), dtype=torch.float64)
         synchronize(x_t.device)
         began = time.perf_counter()
-        with torch.set_grad_enabled(trained):
+        with torch.set_grad_enabled(bool(trained)):
             output, _ = denoiser.output(x_t, t, denoiser.encode({}, len(x_t)))
-            if trained:
-                (output - target).square().mean().backward()
+            loss = (output - target).square().mean()
+            gradients = torch.autograd.grad(loss, trained, allow_unused=True) if trained else ()
         synchronize(x_t.device)
         seconds = time.perf_counter() - began
-        learning = [p for p in denoiser.network.parameters() if p.requires_grad]
-        gradients = [p.grad.flatten().float() for p in learning if p.grad is not None]
-        return cls(output.detach(), torch.cat([output.new_zeros(0), *gradients]), seconds)
+        parts = [g.flatten().float() for g in gradients if g is not None]
+        return cls(output.detach(), torch.cat([output.new_zeros(0), *parts]), seconds)
 
-    def agrees(self, other: Result) -> bool:
-        """Whether outputs and gradients are those of the other but for rounding."""
-        pairs = ((self.output, other.output, OUTPUT_ERROR), (self.gradient, other.gradient, GRADIENT_ERROR))
+    def agrees(self, other: Result, precision: str) -> bool:
+        """Whether outputs and gradients are those of the other within TOLERANCES of this precision."""
+        pairs = zip((self.output, self.gradient), (other.output, other.gradient), TOLERANCES[precision], strict=True)
         return all(float((a - b).norm()) <= limit * float(b.norm()) for a, b, limit in pairs)
 
 
@@ -195,8 +167,7 @@ def settle_way(
             f"train.kernels=fused needs a C++ compiler (g++ or clang, or CXX) that works, but {why}; install one, or use native"
         )
     choice = choose(denoiser, shape, ways(precision, kernels, fused_allowed=False))
-    has_both = any(hasattr(part, "fused") for part in denoiser.network.modules())
-    if kernels != "auto" or not has_both or next(denoiser.parameters()).device.type != "cpu":
+    if kernels != "auto" or not has_fused_form(denoiser.network) or next(denoiser.parameters()).device.type != "cpu":
         return choice
     a_picture = choice.seconds.get(choice.way) or measure(denoiser, shape, [choice.way])[choice.way]
     if work(a_picture) < LONG:
@@ -204,8 +175,11 @@ def settle_way(
     return choose(denoiser, shape, ways(precision, kernels, fused_allowed=True))
 
 
-def settle_sampling(denoiser: Denoiser, shape: Sequence[int], evaluations: int, precision: str | None) -> Choice | None:
-    """Set precision and kernels for so many estimates of a picture; None if nothing had to be measured.
+@torch.no_grad()
+def settle_sampling(
+    denoiser: Denoiser, shape: Sequence[int], evaluations: int, precision: str | None
+) -> tuple[Denoiser, Choice | None]:
+    """The denoiser with precision and kernels for so many estimates of a picture; the choice is None if nothing had to be measured.
 
     precision: None keeps that of the training, so that the same pictures come out everywhere; "auto" measures. Raises ConfigurationError
     for an unknown precision.
@@ -213,27 +187,20 @@ def settle_sampling(denoiser: Denoiser, shape: Sequence[int], evaluations: int, 
     if precision not in (None, "auto", *PRECISIONS):
         raise unknown("precision", str(precision), ["auto", *PRECISIONS])
     kernels = "auto" if evaluations >= MANY_EVALUATIONS else "native"
-    with not_trained(denoiser):
-        choice = settle_way(denoiser, shape, precision or denoiser.precision_name, kernels, lambda a: evaluations * a)
-    denoiser.precision = PRECISIONS[choice.way.precision]
-    denoiser.use_fused(choice.way.kernels == "fused")
-    return choice if choice.seconds else None
+    precision = precision or way_of(denoiser).precision
+    choice = settle_way(denoiser, shape, precision, kernels, lambda a: evaluations * a)
+    return with_way(denoiser, choice.way), choice if choice.seconds else None
 
 
-@contextmanager
-def fastest_kernels(denoiser: Denoiser, shape: Sequence[int], evaluations: int) -> Iterator[None]:
-    """For so many estimates of a picture, if that is long work, the kernels that are fastest here; afterwards those of before.
+def fastest_kernels(denoiser: Denoiser, shape: Sequence[int], evaluations: int) -> Denoiser:
+    """The denoiser with the kernels that are fastest here for so many estimates of a picture, if that is long work.
 
-    Fused kernels that are on already, and weights that were rounded, are left as they are.
+    One that uses fused kernels already, and one of rounded weights, is returned as it is.
     """
-    before = denoiser.fused
-    forget_kept()  # what was made of frozen weights does not see what was done to them through .data
-    if evaluations >= MANY_EVALUATIONS and not before and not denoiser.frozen:
-        settle_sampling(denoiser, shape, evaluations, None)
-    try:
-        yield
-    finally:
-        denoiser.use_fused(before)
+    forget_packed()  # transformed weights do not see changes that were made through .data
+    if evaluations < MANY_EVALUATIONS or way_of(denoiser).kernels == "fused" or is_rounded(denoiser):
+        return denoiser
+    return settle_sampling(denoiser, shape, evaluations, None)[0]
 
 
 @torch.no_grad()
@@ -245,7 +212,7 @@ def fastest_batch(denoiser: Denoiser, shape: Sequence[int], most: int) -> int:
     candidates = [batch for batch in BATCHES if batch <= most]
     if len(candidates) < 2:
         return most
-    path, way = cache_folder() / "speed.json", Way(denoiser.precision_name, "fused" if denoiser.fused else "native")
+    path, way = cache_folder() / "speed.json", way_of(denoiser)
     known, key = read_measured(path), fingerprint(denoiser, shape)
     names = {batch: f"batch {batch}, {way}" for batch in candidates}
     seconds = {batch: known.get(key, {}).get(name) for batch, name in names.items()}
@@ -287,7 +254,8 @@ def fused_fails() -> str:
 
 def fingerprint(denoiser: Denoiser, shape: Sequence[int]) -> str:
     """What the measurement depends on: this version and its kernels, processor, torch, threads, device, and every part of the network."""
-    parts = [(type(m).__name__, [tuple(p.shape) for p in m.parameters(recurse=False)]) for m in denoiser.modules()]
+    modules = [*original(denoiser.network).modules(), *denoiser.encoders.modules()]
+    parts = [(type(m).__name__, [tuple(p.shape) for p in m.parameters(recurse=False)]) for m in modules]
     device = next(denoiser.parameters()).device
     found: list[Any] = [
         __version__,

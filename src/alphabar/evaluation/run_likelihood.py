@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..engine.speed import fastest_kernels
+from ..engine.ways import in_float32
 from ..errors import NonFiniteError
 from ..generation.pipeline import Asked, Pipeline
 from ..samplers.clip import Clipped
@@ -67,24 +68,24 @@ def measure_likelihood(
     check_ode(options.ode_steps, options.probes)
     steps = len(chain_times(pipeline.denoiser.schedule, options.bound_steps)) - 1
     size = options.batch or min(len(real), pipeline.fitting_batch(Asked({}, [])))
-    denoiser, told = pipeline.denoiser.in_float32(), on_step or (lambda what, n: None)
+    evaluations, told = len(real) * (steps + options.ode_steps), on_step or (lambda what, n: None)
+    denoiser = fastest_kernels(in_float32(pipeline.denoiser), pipeline.shape, evaluations)
     clipped = Clipped(denoiser, pipeline.clip, pipeline.settings.dynamic_quantile)
     bounds, odes = list[Bound](), list[Tensor]()
-    with fastest_kernels(denoiser, pipeline.shape, len(real) * (steps + options.ode_steps)):
-        for start in range(0, len(real), size):
-            x_0, cond, indices = real.batch(slice(start, start + size), denoiser, options.seed)
-            bounds.append(
-                variational_bound(
-                    clipped, x_0, cond, steps=steps, variance=pipeline.variance, seed=options.seed, indices=indices,
-                    on_step=partial(told, "bound", len(indices)),
-                )
-            )  # fmt: skip
-            odes.append(
-                ode_bits(
-                    denoiser, x_0, cond, steps=options.ode_steps, probes=options.probes, seed=options.seed, indices=indices,
-                    on_step=partial(told, "ode", len(indices)),
-                )
-            )  # fmt: skip
+    for start in range(0, len(real), size):
+        x_0, cond, indices = real.batch(slice(start, start + size), denoiser, options.seed)
+        bounds.append(
+            variational_bound(
+                clipped, x_0, cond, steps=steps, variance=pipeline.variance, seed=options.seed, indices=indices,
+                on_step=partial(told, "bound", len(indices)),
+            )
+        )  # fmt: skip
+        odes.append(
+            ode_bits(
+                denoiser, x_0, cond, steps=options.ode_steps, probes=options.probes, seed=options.seed, indices=indices,
+                on_step=partial(told, "ode", len(indices)),
+            )
+        )  # fmt: skip
     found = Likelihood(Bound.join(bounds), torch.cat(odes), describe(pipeline, real, options, steps))
     check_finite(found, real)
     return found

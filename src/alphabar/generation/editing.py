@@ -18,6 +18,7 @@ from ..conditions.image import load_input, note_size
 from ..data.pictures import to_signed, to_uint8
 from ..diffusion.denoiser import DenoiserLike
 from ..diffusion.gaussian import diffuse
+from ..engine.ways import in_float32
 from ..errors import ConfigurationError
 from ..samplers.base import Noise, SampleState, last_state, seeded_noises, walk
 from ..samplers.ddim import DDIM, DDIMInversion
@@ -218,7 +219,7 @@ def deterministic(pipeline: Pipeline) -> Pipeline:
 def reversible(pipeline: Pipeline) -> Pipeline:
     """With the step of DDIM, in float32, and without clipping, which cannot be undone."""
     found = deterministic(pipeline).with_settings(clip="off")
-    return Pipeline(found.denoiser.in_float32(), found.shape, found.settings, found.record, found.background)
+    return found.with_denoiser(in_float32(found.denoiser))
 
 
 def one_step(pipeline: Pipeline) -> Pipeline:

@@ -17,6 +17,7 @@ from ..diffusion.denoiser import Denoiser, DenoiserLike
 from ..diffusion.guidance import ClassifierGuided, Guided
 from ..diffusion.schedule import Time
 from ..engine.speed import MANY_EVALUATIONS, fastest_batch, fastest_kernels
+from ..engine.ways import Way, way_of, with_way
 from ..errors import ConfigurationError
 from ..machine import available_memory
 from ..model import build_denoiser, pick_device
@@ -87,14 +88,17 @@ class Pipeline:
         """Where the weights are."""
         return next(self.denoiser.parameters()).device
 
-    def freeze(self) -> None:
-        """Round the weights of products once to the precision in which they are used, not at every call. Only for sampling."""
-        if self.denoiser.precision == torch.float32:
-            return
-        self.denoiser.frozen = True
-        for part in self.denoiser.network.modules():
-            if isinstance(part, torch.nn.Conv2d | torch.nn.Linear):
-                part.to(self.denoiser.precision)
+    def with_denoiser(self, denoiser: Denoiser) -> Pipeline:
+        """The same settings with another denoiser, such as another way to compute this one."""
+        return Pipeline(denoiser, self.shape, self.settings, self.record, self.background)
+
+    def rounded(self) -> Pipeline:
+        """The same model with the weights of products rounded once to the precision in which they are used, not at every call.
+
+        The weights of this pipeline stay as they are; in float32 it is this pipeline.
+        """
+        way = way_of(self.denoiser)
+        return self if way.precision == "float32" else self.with_denoiser(with_way(self.denoiser, way, rounded=True))
 
     @property
     def conditions(self) -> list[str]:
@@ -116,7 +120,9 @@ class Pipeline:
         if isinstance(settings.guidance, dict):
             for name in settings.guidance:
                 self._check_condition(name)
-        return Pipeline(self.denoiser, self.shape, settings, self.record, self.background)
+        pipeline = self.with_denoiser(self.denoiser)
+        pipeline.settings = settings
+        return pipeline
 
     @property
     def steps(self) -> int:
@@ -243,15 +249,15 @@ class Pipeline:
         if not seeds:
             raise ConfigurationError("there is nothing to make: give n >= 1, or at least one seed")
         asked = asked or self.ask(len(seeds), {})
-        with fastest_kernels(self.denoiser, self.shape, self.evaluations(asked)):
-            batch = batch or self.fitting_batch(asked)
-            for start in range(0, len(seeds), batch):
-                part = slice(start, start + batch)
-                states = self.states(seeds[part], asked.part(part), classifier)
-                x_0 = last_state(watched(states, on_state)).x_t
-                yield Samples(
-                    self.finish(x_0, asked.part(part)), list(seeds[part]), asked.words[part], self.sampling_record()
-                )
+        fastest = self.with_denoiser(fastest_kernels(self.denoiser, self.shape, self.evaluations(asked)))
+        batch = batch or fastest.fitting_batch(asked)
+        for start in range(0, len(seeds), batch):
+            part = slice(start, start + batch)
+            states = fastest.states(seeds[part], asked.part(part), classifier)
+            x_0 = last_state(watched(states, on_state)).x_t
+            yield Samples(
+                self.finish(x_0, asked.part(part)), list(seeds[part]), asked.words[part], fastest.sampling_record()
+            )
 
     def finish(self, x_0: Tensor, asked: Asked) -> np.ndarray:
         """The last state of a batch (N, C, H, W) as uint8 (N, H, W, C), after what its encoders do to a result."""
@@ -319,7 +325,7 @@ class Pipeline:
             "grid": method.grid,
             "steps": self.steps,
             "clip": self.clip,
-            "precision": self.denoiser.precision_name,
+            "precision": way_of(self.denoiser).precision,
         }
         for name, sampler in OPTION_OF.items():
             if method.sampler == sampler:
@@ -417,6 +423,8 @@ def load(run: str | Path, checkpoint: str | None = None, raw_weights: bool = Fal
     denoiser = restore_denoiser(found, part).to(pick_device(device))
     if found.config.train.channels_last and len(found.shape) == 3:
         denoiser = denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    precision = found.config.train.precision
+    denoiser = with_way(denoiser, Way() if precision == "auto" else Way(precision))
     record = {"weights": "raw" if raw_weights else "ema", "model": found.hash(part), "checkpoint": found.path.name}
     return Pipeline(denoiser, found.shape, found.config.sample, record, found.config.data.background)
 

@@ -57,6 +57,10 @@ def check_doors(kind: str, network: type[Network], doors: Doors) -> None:
         )
 
 
-def ends_of(network: nn.Module) -> set[nn.Module]:
-    """The end layers of a network, none of a module that is not a `Network`."""
-    return set(network.ends()) if isinstance(network, Network) else set()
+def end_weights(network: nn.Module) -> set[nn.Parameter]:
+    """The parameters of a network's end layers, none of a module that does not name them.
+
+    They are parameters and not layers, as a network that is computed another way has the same parameters in other layers.
+    """
+    ends = getattr(network, "ends", None)
+    return {parameter for layer in ends() for parameter in layer.parameters()} if callable(ends) else set()

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from ..kernels import native
-from ..kernels.fused import FusedAttention, convolution, doubled_convolution, fused_group_norm, norm_convolution
-from ..kernels.native import serves
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -42,12 +38,7 @@ class TimeEmbedding(nn.Module):
 
 
 class GroupNorm(nn.GroupNorm):
-    """x (N, C, H, W) -> act(norm(x + offset) gain (1 + scale) + bias + shift); offset, scale and shift (N, C), act SiLU or nothing.
-
-    With `fused`, which `Denoiser.use_fused` sets, in one go.
-    """
-
-    fused = False
+    """x (N, C, H, W) -> act(norm(x + offset) gain (1 + scale) + bias + shift); offset, scale and shift (N, C), act SiLU or the identity."""
 
     def forward(
         self,
@@ -58,71 +49,17 @@ class GroupNorm(nn.GroupNorm):
         shift: Tensor | None = None,
     ) -> Tensor:
         """Normalise."""
-        if self.fused and serves(x) and not torch.compiler.is_compiling():
-            return fused_group_norm(x, *self._rows(scale, shift), self.num_groups, self.eps, offset, silu)
         h = super().forward(x if offset is None else x + offset[:, :, None, None])
         h = h if scale is None else h * (1 + scale[:, :, None, None])
         h = h if shift is None else h + shift[:, :, None, None]
         return F.silu(h) if silu else h
 
-    def convolved(
-        self,
-        conv: nn.Conv2d,
-        x: Tensor,
-        offset: Tensor | None = None,
-        scale: Tensor | None = None,
-        shift: Tensor | None = None,
-        added: Tensor | None = None,
-    ) -> Tensor:
-        """conv(forward(x, silu=True, ...)) for a 3x3 convolution, plus `added`; with `fused` in one go, and only x is kept for the way back."""
-        if not self.fused or not serves(x) or torch.compiler.is_compiling() or x.dtype != used_type(conv.weight):
-            y = conv(self(x, True, offset, scale, shift))
-            return y if added is None else y + added
-        told = (*self._rows(scale, shift), self.num_groups, self.eps, offset)
-        return norm_convolution(x, *told, conv.weight, conv.bias, added)
-
-    def _rows(self, scale: Tensor | None, shift: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Gain and bias, (C,) or (N, C)."""
-        gain = self.weight if scale is None else self.weight * (1 + scale.float())
-        bias = self.bias if scale is None else self.bias * (1 + scale.float())
-        return gain, bias if shift is None else bias + shift.float()
-
-
-def used_type(weight: Tensor) -> torch.dtype:
-    """The type in which a layer of this weight computes here: that of autocast, where it is on."""
-    kind = weight.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-
-
-def takes(x: Tensor, weight: Tensor) -> bool:
-    """Whether `convolution` serves here."""
-    compiling = torch.compiler.is_compiling()
-    return serves(x) and not compiling and x.dtype == used_type(weight) and native.fits(weight)
-
 
 class Pointwise(nn.Conv2d):
-    """A convolution of 1x1; with `fused` by the compiled kernels."""
-
-    fused = False
+    """A convolution of 1x1."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve."""
-        return by_place(x, self.weight, self.bias, self.fused)
-
-
-def by_place(x: Tensor, weight: Tensor, bias: Tensor | None, fused: bool, added: Tensor | None = None) -> Tensor:
-    """The convolution of x (N, C, H, W) by weight (O, C, 1, 1) and bias (O,), plus `added`.
-
-    Linear layers of the channels are computed as convolutions: some processors multiply matrices of float32 at less than half the speed at which
-    they convolve.
-    """
-    if fused and takes(x, weight):
-        return convolution(x, weight, bias, native.SINGLE, added)
-    y = F.conv2d(x, weight, bias)
-    return y if added is None else y + added
 
 
 class ResidualBlock(nn.Module):
@@ -157,22 +94,30 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor, guide: Tensor | None = None) -> Tensor:
         """One residual block; `guide` (N, M, H, W) is what the modulation follows."""
-        if self.modulation1 is not None and guide is not None:
-            h = self.conv1(F.silu(self.modulation1(self.norm1(x), guide)))
-        else:
-            h = self.norm1.convolved(self.conv1, x)
-        emb = self.time_emb_proj(F.silu(emb))
+        h = self.first(x, guide)
+        rows = self.time_rows(emb)
         passed = x if self.conv_shortcut is None else self.conv_shortcut(x)
-        if self.scale_shift:
-            scale, shift = emb.chunk(2, dim=1)
-            told = {"scale": scale, "shift": shift}
-        else:
-            told = {"offset": emb}
+        return self.second(h, rows, passed, guide)
+
+    def first(self, x: Tensor, guide: Tensor | None) -> Tensor:
+        """Norm, SiLU and convolution."""
+        if self.modulation1 is not None and guide is not None:
+            return self.conv1(F.silu(self.modulation1(self.norm1(x), guide)))
+        return self.conv1(self.norm1(x, silu=True))
+
+    def second(self, h: Tensor, rows: dict[str, Tensor], passed: Tensor, guide: Tensor | None) -> Tensor:
+        """Norm with the rows of the time embedding, SiLU, dropout and convolution, plus what the shortcut passed."""
         if self.modulation2 is not None and guide is not None:
-            return self.conv2(self.dropout(F.silu(self.modulation2(self.norm2(h, **told), guide)))) + passed
-        if self.dropout.training and self.dropout.p > 0:
-            return self.conv2(self.dropout(self.norm2(h, silu=True, **told))) + passed
-        return self.norm2.convolved(self.conv2, h, **told, added=passed)
+            return self.conv2(self.dropout(F.silu(self.modulation2(self.norm2(h, **rows), guide)))) + passed
+        return self.conv2(self.dropout(self.norm2(h, silu=True, **rows))) + passed
+
+    def time_rows(self, emb: Tensor) -> dict[str, Tensor]:
+        """The arguments (N, out) of the second norm that the time embedding gives."""
+        emb = self.time_emb_proj(F.silu(emb))
+        if not self.scale_shift:
+            return {"offset": emb}
+        scale, shift = emb.chunk(2, dim=1)
+        return {"scale": scale, "shift": shift}
 
 
 class Modulation(nn.Module):
@@ -193,12 +138,7 @@ class Modulation(nn.Module):
 
 
 class Attention(nn.Module):
-    """x (N, C, H, W) -> (N, C, H, W): residual self-attention over the H W positions, with a group norm before it.
-
-    With `fused`, on a CPU, q, k and v are one convolution of 1x1, and the weights never leave the cache.
-    """
-
-    fused = False
+    """x (N, C, H, W) -> (N, C, H, W): residual self-attention over the H W positions, with a group norm before it."""
 
     def __init__(self, channels: int, head_channels: int | None, groups: int, eps: float) -> None:
         super().__init__()
@@ -212,9 +152,6 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Attend."""
         h = self.group_norm(x)
-        if self.fused and serves(x) and not torch.compiler.is_compiling():
-            h = FusedAttention.apply(by_place(h, *joined(self.to_q, self.to_k, self.to_v), True), self.heads)
-            return by_place(h, *joined(cast(nn.Linear, self.to_out[0])), True, x)
         n, c, height, width = x.shape
         h = h.flatten(2).transpose(1, 2)  # (N, H W, C)
         q, k, v = (
@@ -223,12 +160,6 @@ class Attention(nn.Module):
         )
         h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, height * width, c)
         return x + self.to_out[0](h).transpose(1, 2).reshape(n, c, height, width)
-
-
-def joined(*layers: nn.Linear) -> tuple[Tensor, Tensor]:
-    """The weight (O, C, 1, 1) and the bias of linear layers, one after the other, as a convolution has them."""
-    weight = torch.cat([layer.weight for layer in layers])
-    return weight[:, :, None, None], torch.cat([layer.bias for layer in layers])
 
 
 class CrossAttention(nn.Module):
@@ -305,9 +236,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """(N, C, h, w) -> (N, C, H, W): nearest neighbour to the given size, then a convolution; with `fused` by the compiled kernels."""
-
-    fused = False
+    """(N, C, h, w) -> (N, C, H, W): nearest neighbour to the given size, then a convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -315,9 +244,4 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor, size: torch.Size) -> Tensor:
         """Grow to `size`, that of the skip connection, which need not be exactly twice x's."""
-        twice = size == (2 * x.shape[-2], 2 * x.shape[-1])
-        if twice and self.fused and takes(x, self.conv.weight):
-            return convolution(x, self.conv.weight, self.conv.bias, native.DOUBLED)
-        if twice and x.device.type == "cpu":
-            return doubled_convolution(x, self.conv.weight, self.conv.bias)
         return self.conv(F.interpolate(x, size=tuple(size), mode="nearest"))

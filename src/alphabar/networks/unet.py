@@ -206,7 +206,11 @@ class UNet(Network):
         x = self.mid_block(skips[-1], context)
         for up in self.up_blocks:
             x = up(x, context, skips)
-        return from_patches(self.conv_norm_out.convolved(self.conv_out, x), self.settings.patch, size)
+        return from_patches(self.last(x), self.settings.patch, size)
+
+    def last(self, x: Tensor) -> Tensor:
+        """Norm, SiLU and convolution to the channels of the output."""
+        return self.conv_out(self.conv_norm_out(x, silu=True))
 
     def _concat_door(self, x: Tensor, cond: Cond) -> Tensor:
         if cond.concat is None:

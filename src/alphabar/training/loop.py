@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..data.pictures import Batch, compact
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.loss import denoising_loss
+from ..engine.ways import Way, with_way
 from ..errors import CheckpointError, NonFiniteError
 from ..machine import keep_freed_memory
 from ..model import build_denoiser, pick_device
@@ -75,8 +76,7 @@ class Trainer:
         self.denoiser = (denoiser or build_denoiser(config, data.shape)).to(self.device)
         if config.train.channels_last and len(data.shape) == 3:
             self.denoiser = self.denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if config.train.kernels == "fused":
-            self.denoiser.use_fused(True)
+        self.denoiser = with_way(self.denoiser, train_way(config.train))
         self.ema = EMA(self.denoiser, config.train.ema_decay)
         self.optimizer = build_optimizer(self.denoiser, config.train)
         self.times = build_time_sampler(config.loss.times, self.denoiser.schedule)
@@ -210,6 +210,12 @@ def with_derived(denoiser: Denoiser, batch: Batch, keys: Sequence[tuple[Any, ...
         if encoder.derived
     }
     return {**batch.cond, **made}
+
+
+def train_way(train: TrainSettings) -> Way:
+    """How the network is computed in training; what is left to "auto" is plain here, as nothing was measured."""
+    precision = "float32" if train.precision == "auto" else train.precision
+    return Way(precision, "native" if train.kernels == "auto" else train.kernels)
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:

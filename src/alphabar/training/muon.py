@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..networks.base import ends_of
+from ..networks.base import end_weights
 
 MOMENTUM = 0.95
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024: the steepest at 0 that keeps singular values near 1
@@ -75,9 +75,9 @@ def list_matrices(module: nn.Module) -> list[Tensor]:
 
     The first and last layer, whose sides are data and not features, stay with AdamW, as do tables and vectors (Jordan et al. 2024).
     """
-    ends = {part for network in module.modules() for part in ends_of(network)}
-    layers = [part for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d) and part not in ends]
-    weights = [part.weight for part in layers]
+    ends = {weight for network in module.modules() for weight in end_weights(network)}
+    weights = [part.weight for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d)]
+    weights = [weight for weight in weights if weight not in ends]
     return [weight for weight in weights if weight.requires_grad]
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from ..data.load import Progress
-from ..engine.speed import Way, fused_works, settle_way
+from ..engine.speed import fused_works, settle_way
+from ..engine.ways import Way
 from ..errors import CheckpointError, ConfigurationError, DataError, NonFiniteError, StorageError, unknown
 from ..model import build_denoiser, count_parameters, pick_device
 from ..runs.checkpoint import Checkpoint, find_checkpoint, open_checkpoint, save_checkpoint

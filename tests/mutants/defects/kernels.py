@@ -5,17 +5,20 @@ Defects inside a kernel are seeded where it is called: in what goes in or in wha
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 from unittest.mock import patch
 
 import torch
 
-from alphabar.kernels import native
+from alphabar.kernels import calls, packed
+from alphabar.kernels.build import Build
 
 from ..seeding import Defects
 
 DEFECTS = Defects()
-FUSED = "networks/test_fused.py"
+FUSED, LAYERS, WAYS = "kernels/test_fused.py", "engine/test_fused_layers.py", "engine/test_ways.py"
+BUILD = "kernels/test_build.py"
 
 # Norms
 
@@ -31,10 +34,10 @@ def _(original: Any) -> Any:
 @DEFECTS.seed("fused norm without the spread of means", "norm_coefficients", FUSED, "group_norm")
 def _(original: Any) -> Any:
     def norm_coefficients(x, gain, bias, offset, groups, eps):
-        _, _, centred, apart, rate = original(x, gain, bias, offset, groups, eps)
+        _, _, centred, apart, rate = original(x, gain, bias, offset, groups, eps).unbind()
         spread = apart.unflatten(1, (groups, -1)).square().mean(2, keepdim=True).expand(-1, -1, len(x[0]) // groups)
         rate = (rate**-2 - spread.flatten(1)).clamp(min=eps).rsqrt()
-        return rate * gain, bias + centred * rate * gain, centred, apart, rate
+        return torch.stack([rate * gain, bias + centred * rate * gain, centred, apart, rate])
 
     return norm_coefficients
 
@@ -63,16 +66,16 @@ def _(original: Any) -> Any:
 
 
 @DEFECTS.seed(
-    "what is convolved computed again without its activation", "plain_gradients", FUSED, "convolution_of_the_norm"
+    "what is convolved computed again without its activation", "torch_gradients", FUSED, "convolution_of_the_norm"
 )
 def _(original: Any) -> Any:
-    affine = native.affine
+    affine = calls.affine
 
-    def plain_gradients(*given):
-        with patch.object(native, "affine", lambda x, scale, shift, silu: affine(x, scale, shift, False)):
+    def torch_gradients(*given):
+        with patch.object(calls, "affine", lambda x, scale, shift, silu: affine(x, scale, shift, False)):
             return original(*given)
 
-    return plain_gradients
+    return torch_gradients
 
 
 @DEFECTS.seed(
@@ -101,8 +104,8 @@ def _(original: Any) -> Any:
 
 @DEFECTS.seed("the kernel not turned on the way back", "packed", FUSED, "convolution_of_the_norm")
 def _(original: Any) -> Any:
-    def packed(weight, dtype, way=native.PLAIN, turned=False):
-        return original(weight.transpose(0, 1) if turned else weight, dtype, way)
+    def packed(weight, dtype, kind=calls.PLAIN, turned=False):
+        return original(weight.transpose(0, 1) if turned else weight, dtype, kind)
 
     return packed
 
@@ -111,21 +114,23 @@ def _(original: Any) -> Any:
     "a doubled picture's kernel without its middle on the way back", "transformed", FUSED, "all_its_gradients"
 )
 def _(original: Any) -> Any:
-    def transformed(weight, dtype, way, turned):
-        if way == native.HALVED:  # the transform's middle is the sum of the three taps
+    def transformed(weight, dtype, kind, turned):
+        if kind == calls.HALVED:  # the transform's middle is the sum of the three taps
             weight = weight.detach().clone()
             weight[:, :, 1] = -weight[:, :, 0] - weight[:, :, 2]
             weight[..., 1] = -weight[..., 0] - weight[..., 2]
-        return original(weight, dtype, way, turned)
+        return original(weight, dtype, kind, turned)
 
     return transformed
 
 
-@DEFECTS.seed("what is added to a convolution gets no gradient", "Convolution.backward", FUSED, "all_its_gradients")
+@DEFECTS.seed(
+    "what is added to a convolution gets no gradient", "ConvolutionFunction.backward", FUSED, "all_its_gradients"
+)
 def _(original: Any) -> Any:
     def backward(ctx, *grads):
-        *others, of_added, way = original.__func__(ctx, *grads)
-        return *others, None if of_added is None else torch.zeros_like(of_added), way
+        *others, of_added, kind = original.__func__(ctx, *grads)
+        return *others, None if of_added is None else torch.zeros_like(of_added), kind
 
     return staticmethod(backward)
 
@@ -138,22 +143,27 @@ def _(original: Any) -> Any:
 # Kept kernels
 
 
-@DEFECTS.seed("kept kernels survive their weights", "packed", FUSED, "kept")
+@DEFECTS.seed("kept kernels survive their weights", "packed_weight", FUSED, "kept")
 def _(original: Any) -> Any:
-    def packed(weight, dtype, way=native.PLAIN, turned=False):
-        _, kept = native.KEPT.get(weight, (None, None))
-        return original(weight, dtype, way, turned) if kept is None or turned else kept
+    def packed_weight(weight, form, transform):
+        _, kept = packed.KEPT.get(weight, {}).get(form, (None, None))
+        return original(weight, form, transform) if kept is None else kept
 
-    return packed
+    return packed_weight
 
 
-@DEFECTS.seed("kept kernels of a weight that lies elsewhere now", "packed", FUSED, "kept_kernels")
+@DEFECTS.seed("kept kernels of a weight that lies elsewhere now", "packed_weight", FUSED, "kept_kernels")
 def _(original: Any) -> Any:
-    def packed(weight, dtype, way=native.PLAIN, turned=False):
-        (version, *_), kept = native.KEPT.get(weight, ((None,), None))
-        return original(weight, dtype, way, turned) if turned or version != weight._version else kept
+    def packed_weight(weight, form, transform):
+        (version, *_), kept = packed.KEPT.get(weight, {}).get(form, ((None,), None))
+        return original(weight, form, transform) if version != weight._version else kept
 
-    return packed
+    return packed_weight
+
+
+@DEFECTS.seed("one kept kernel for both precisions", "packed_weight", FUSED, "two_threads")
+def _(original: Any) -> Any:
+    return lambda weight, form, transform: original(weight, None, transform)
 
 
 # Attention
@@ -182,3 +192,79 @@ def _(original: Any) -> Any:
         return out.masked_fill(overflows, torch.nan), lse
 
     return attention
+
+
+# Operators and layers
+
+
+@DEFECTS.seed("a second derivative of 0", "NoSecondDerivative.backward", FUSED, "second_derivative")
+def _(original: Any) -> Any:
+    return staticmethod(lambda ctx, *grads: (None,) * 16)
+
+
+@DEFECTS.seed("fake results in another order of memory", "fake_pictures", FUSED, "registered")
+def _(original: Any) -> Any:
+    return lambda *given: original(*given).contiguous()
+
+
+@DEFECTS.seed("hooks of skipped children are not called", "is_plain", LAYERS, "hooks or customised")
+def _(original: Any) -> Any:
+    return lambda module, kind: type(module) is kind
+
+
+@DEFECTS.seed("subclasses of layers count as plain", "is_plain", LAYERS, "customised or layout")
+def _(original: Any) -> Any:
+    return lambda module, kind: isinstance(module, kind)
+
+
+@DEFECTS.seed("any convolution counts as 3x3 of stride 1", "is_plain_convolution", LAYERS, "layout")
+def _(original: Any) -> Any:
+    return lambda conv, size: type(conv) is torch.nn.Conv2d
+
+
+# Ways
+
+
+@DEFECTS.seed("accelerating changes the network itself", "view", WAYS, "stays_as_it_is or two_threads")
+def _(original: Any) -> Any:
+    def view(module, layers, rounded, known):
+        for part in module.modules():
+            part.__class__ = layers.get(type(part), type(part))
+        return module
+
+    return view
+
+
+@DEFECTS.seed("an accelerated module with weights of its own", "view", WAYS, "those_of_the_network or seen")
+def _(original: Any) -> Any:
+    return lambda module, *others: deepcopy(original(module, *others))
+
+
+@DEFECTS.seed("rounded in place", "round_to", WAYS, "rounded")
+def _(original: Any) -> Any:
+    def round_to(parameter, dtype):
+        parameter.data = parameter.data.to(dtype)
+        return parameter
+
+    return round_to
+
+
+@DEFECTS.seed("accelerating twice wraps twice", "original", WAYS, "twice")
+def _(original: Any) -> Any:
+    return lambda network: network
+
+
+# Builds
+
+
+@DEFECTS.seed("a damaged library is loaded", "read_record", BUILD, "damaged")
+def _(original: Any) -> Any:
+    def read_record(path):
+        return original(path) or (Build("", "", ()) if path.is_file() else None)
+
+    return read_record
+
+
+@DEFECTS.seed("a foreign library is loaded", "check_private", BUILD, "refused")
+def _(original: Any) -> Any:
+    return lambda path: None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 
 from alphabar.diffusion.gaussian import expand
+from alphabar.engine.speed import fastest_kernels
 from alphabar.samplers.base import Visit
 from alphabar.samplers.coordinates import data_step, jump, stride
 from alphabar.training.muon import QUINTIC
@@ -101,30 +101,36 @@ def _(original: Any) -> Any:
 
 @DEFECTS.seed("a way that disagrees is taken", "Result.agrees", SPEED)
 def _(original: Any) -> Any:
-    return lambda self, other: True
+    return lambda self, other, precision: True
 
 
-@DEFECTS.seed("sampling that takes gradients away", "not_trained", SPEED, "gradients_alone")
+@DEFECTS.seed("float32 kernels may err as bfloat16 does", "Result.agrees", SPEED, "float32_kernels")
 def _(original: Any) -> Any:
-    @contextmanager
-    def not_trained(module):
-        with original(module):
-            yield
-        module.zero_grad(set_to_none=True)
-
-    return not_trained
+    return lambda self, other, precision: original(self, other, "bfloat16")
 
 
-@DEFECTS.seed("kernels of long sampling that stay on", "fastest_kernels", SPEED, "while_it_lasts")
+@DEFECTS.seed("a measurement that takes gradients away", "measure", SPEED, "gradients")
 def _(original: Any) -> Any:
-    @contextmanager
-    def fastest_kernels(denoiser, shape, evaluations):
-        with original(denoiser, shape, evaluations):
-            yield
-            taken = denoiser.fused
-        denoiser.use_fused(taken)
+    def measure(denoiser, shape, candidates):
+        seconds = original(denoiser, shape, candidates)
+        denoiser.zero_grad(set_to_none=True)
+        return seconds
 
-    return fastest_kernels
+    return measure
+
+
+@DEFECTS.seed("sampling that builds graphs", "settle_sampling", SPEED, "gradients_alone")
+def _(original: Any) -> Any:
+    return original.__wrapped__  # without torch.no_grad
+
+
+@DEFECTS.seed("kernels of long sampling that stay on", "Pipeline.stream", SPEED, "while_it_lasts")
+def _(original: Any) -> Any:
+    def stream(self, seeds, asked=None, *others):
+        self.denoiser = fastest_kernels(self.denoiser, self.shape, self.evaluations(asked or self.ask(len(seeds), {})))
+        yield from original(self, seeds, asked, *others)
+
+    return stream
 
 
 # Names of pictures

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import ctypes
 import math
 import platform
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -13,11 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from alphabar.kernels import fused, native
-from alphabar.networks.cond import Cond, Doors
-from alphabar.networks.layers import Attention, GroupNorm, Pointwise, Upsample
-from alphabar.networks.unet import UNet
-from alphabar.settings.networks import UNetSettings
+from alphabar.kernels import build, calls, fused, library, operators, packed
 
 PRECISION = {torch.float32: 2e-6, torch.bfloat16: 8e-3}
 
@@ -25,12 +21,6 @@ PRECISION = {torch.float32: 2e-6, torch.bfloat16: 8e-3}
 def relative(a, b):
     a, b = a.detach().double(), b.detach().double()
     return float((a - b).abs().max() / b.abs().max())
-
-
-def use_fused(module, on):
-    for part in module.modules():
-        if isinstance(part, GroupNorm | Attention | Upsample | Pointwise):
-            part.fused = on
 
 
 def leaf(*shape, mean=0.0, dtype=torch.float32, seed=0):
@@ -43,8 +33,8 @@ def leaf(*shape, mean=0.0, dtype=torch.float32, seed=0):
 def built_for(target: str) -> ctypes.CDLL:
     """The kernels for another processor."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native, "TARGETS", ([target, "-fopenmp"],))
-        return native.load()
+        patch.setattr(build, "TARGETS", ((target, "-fopenmp"),))
+        return library.load().functions
 
 
 @pytest.fixture(params=["-march=native", "-march=x86-64", "-march=haswell"])
@@ -56,7 +46,7 @@ def processor(request, monkeypatch):
         if request.param == "-march=haswell" and "avx2" not in Path("/proc/cpuinfo").read_text():
             pytest.skip("an older processor")
         older = built_for(request.param)
-        monkeypatch.setattr(native, "library", lambda: older)
+        monkeypatch.setattr(calls, "library", lambda: older)
     return request.param
 
 
@@ -108,12 +98,12 @@ def test_a_convolution_of_the_norm_is_both_one_after_the_other(dtype, with_shift
         assert relative(a, b) < 2 * PRECISION[dtype]
 
 
-WAYS = {native.PLAIN: 3, native.DOUBLED: 3, native.SINGLE: 1}  # the taps of each
+TAPS = {calls.PLAIN: 3, calls.DOUBLED: 3, calls.SINGLE: 1}  # the taps of each kind
 
 
 @pytest.mark.parametrize("dtype", PRECISION)
-@pytest.mark.parametrize("way", WAYS)
-def test_the_kernels_convolve_on_every_processor_and_for_every_size(processor, dtype, way):
+@pytest.mark.parametrize("kind", TAPS)
+def test_the_kernels_convolve_on_every_processor_and_for_every_size(processor, dtype, kind):
     """Odd and even sizes, a row alone, channels that fill no vector, more tiles than a block or chunk holds, one thread and two."""
     sizes = [(2, 16, 16, 4, 4), (3, 24, 40, 7, 5), (2, 20, 17, 1, 3), (1, 33, 70, 16, 30), (9, 48, 96, 14, 14)]
     threads = torch.get_num_threads()
@@ -124,19 +114,19 @@ def test_the_kernels_convolve_on_every_processor_and_for_every_size(processor, d
             leaf(n, channels),
             leaf(n, channels, seed=1),
         )
-        weight, bias = leaf(outputs, channels, WAYS[way], WAYS[way], seed=2), leaf(outputs, seed=3)
+        weight, bias = leaf(outputs, channels, TAPS[kind], TAPS[kind], seed=2), leaf(outputs, seed=3)
         prepared = F.silu(x.double() * factor.double()[:, :, None, None] + constant.double()[:, :, None, None])
         prepared = prepared.detach().requires_grad_()
         exact = weight.detach().double().requires_grad_()
-        grown = F.interpolate(prepared, scale_factor=2, mode="nearest") if way == native.DOUBLED else prepared
-        plain = F.conv2d(grown, exact, bias.double(), padding=WAYS[way] // 2)
+        grown = F.interpolate(prepared, scale_factor=2, mode="nearest") if kind == calls.DOUBLED else prepared
+        plain = F.conv2d(grown, exact, bias.double(), padding=TAPS[kind] // 2)
         g, added = (leaf(*plain.shape, dtype=dtype, seed=seed).detach() for seed in (4, 5))
         with torch.no_grad():
-            kernel = native.packed(weight, dtype, way)
-            y = native.convolve(native.last(x), kernel, outputs, bias, factor, constant, added, way)
-            back = native.TURNED[way]
-            of_input = native.convolve(g, native.packed(weight, dtype, back, turned=True), channels, way=back)
-            of_weight = native.kernel_gradient(x, g, factor, constant, way)
+            kernel = calls.packed(weight, dtype, kind)
+            y = calls.convolve(calls.channels_last(x), kernel, outputs, bias, factor, constant, added, kind)
+            back = calls.BACKWARD_KIND[kind]
+            of_input = calls.convolve(g, calls.packed(weight, dtype, back, turned=True), channels, kind=back)
+            of_weight = calls.kernel_gradient(x, g, factor, constant, kind)
         expected = torch.autograd.grad(plain, (prepared, exact), g.double())
         for a, b in zip((y, of_input, of_weight), (plain + added, *expected), strict=True):
             assert relative(a, b) < 2 * PRECISION[dtype], (n, channels, outputs, height, width)
@@ -149,44 +139,30 @@ def test_the_gradient_of_a_kernel_too_large_for_a_share_for_each_thread_is_the_s
     found = []
     for count in (1, 20):
         torch.set_num_threads(count)
-        found.append(native.kernel_gradient(x, g))
+        found.append(calls.kernel_gradient(x, g))
     torch.set_num_threads(threads)
     assert relative(*found) < PRECISION[torch.float32]
 
 
 @pytest.mark.parametrize("dtype", PRECISION)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", TAPS)
 @pytest.mark.parametrize("with_shift", [True, False])
-def test_a_convolution_by_the_kernels_has_all_its_gradients(dtype, way, with_shift):
+def test_a_convolution_by_the_kernels_has_all_its_gradients(dtype, kind, with_shift):
     """Against torch's own in float64: of the picture, the weight, the shift and what is added."""
-    x, weight = leaf(2, 16, 5, 6, dtype=dtype), leaf(20, 16, WAYS[way], WAYS[way], seed=1)
+    x, weight = leaf(2, 16, 5, 6, dtype=dtype), leaf(20, 16, TAPS[kind], TAPS[kind], seed=1)
     shift = leaf(20, seed=2) if with_shift else None
-    grown = F.interpolate(x.double(), scale_factor=2, mode="nearest") if way == native.DOUBLED else x.double()
-    plain = F.conv2d(grown, weight.double(), None if shift is None else shift.double(), padding=WAYS[way] // 2)
+    grown = F.interpolate(x.double(), scale_factor=2, mode="nearest") if kind == calls.DOUBLED else x.double()
+    plain = F.conv2d(grown, weight.double(), None if shift is None else shift.double(), padding=TAPS[kind] // 2)
     added = leaf(*plain.shape, dtype=dtype, seed=3)
     plain = plain + added
     g = torch.randn(plain.shape, generator=torch.Generator().manual_seed(9)).to(dtype)
     inputs = [v for v in (x, weight, shift, added) if v is not None]
-    y = fused.convolution(x, weight, shift, way, added)
+    y = fused.convolution(x, weight, shift, kind, added)
     assert y.dtype == dtype
     assert relative(y, plain) < 2 * PRECISION[dtype]
     found, expected = torch.autograd.grad(y, inputs, g), torch.autograd.grad(plain, inputs, g.double())
     for a, b in zip(found, expected, strict=True):
         assert relative(a, b) < 2 * PRECISION[dtype]
-
-
-@pytest.mark.parametrize("channels", [8, 16])  # torch's convolution, and the kernels'
-def test_layers_are_the_same_either_way(channels):
-    """Upsampling, and a shortcut of 1x1."""
-    x = leaf(2, channels, 6, 5)
-    for layer, told in ((Upsample(channels), [torch.Size((12, 10))]), (Pointwise(channels, 2 * channels), [])):
-        results = []
-        for on in (False, True):
-            use_fused(layer, on)
-            y = layer(x, *told)
-            results.append((y, *torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])))
-        for plain, fast in zip(*results, strict=True):
-            assert relative(fast, plain) < 5e-6
 
 
 def test_what_is_not_finite_stays_so():
@@ -196,7 +172,7 @@ def test_what_is_not_finite_stays_so():
         x[0, 3, 2, 2] = float("nan")
         ones, zeros = torch.ones(16), torch.zeros(16)
         assert fused.fused_group_norm(x, ones, zeros, 16, 1e-5)[0, 3].isnan().all()
-        y = native.convolve(native.last(x), native.packed(weight, dtype), 16)
+        y = calls.convolve(calls.channels_last(x), calls.packed(weight, dtype), 16)
         assert y[0, :, 1:4, 1:4].isnan().all()
 
 
@@ -204,7 +180,7 @@ def test_what_is_not_finite_stays_so():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_what_is_allocated_starts_at_a_line_of_the_cache_and_outlives_its_first_name(shape, dtype):
     """Of the shape and type asked for; a view keeps the memory."""
-    tensors = [native.allocated(shape, dtype) for _ in range(9)]
+    tensors = [calls.allocated(shape, dtype) for _ in range(9)]
     views = [tensor.flatten()[1:] for tensor in tensors]
     for i, tensor in enumerate(tensors):
         assert (tensor.shape, tensor.dtype, tensor.is_contiguous()) == (shape, dtype, True)
@@ -216,26 +192,15 @@ def test_what_is_allocated_starts_at_a_line_of_the_cache_and_outlives_its_first_
 
 
 @pytest.mark.parametrize("shape", [(0, 16, 4, 4), (2, 16, 0, 4), (2, 16, 4, 0)])
-@pytest.mark.parametrize("way", [native.PLAIN, native.DOUBLED, native.SINGLE])
-def test_of_no_pictures_or_places_nothing_is_convolved_and_the_gradient_is_zero(shape, way):
-    taps = 1 if way == native.SINGLE else 3
+@pytest.mark.parametrize("kind", [calls.PLAIN, calls.DOUBLED, calls.SINGLE])
+def test_of_no_pictures_or_places_nothing_is_convolved_and_the_gradient_is_zero(shape, kind):
+    taps = 1 if kind == calls.SINGLE else 3
     x, weight = torch.randn(shape), torch.randn(16, 16, taps, taps, requires_grad=True)
-    y = fused.convolution(x, weight, None, way)
+    y = fused.convolution(x, weight, None, kind)
     assert y.numel() == 0
     y.sum().backward()
     assert weight.grad is not None
     assert not weight.grad.any()
-
-
-@pytest.mark.parametrize("inside", [True, False])
-def test_the_kernels_serve_in_inference_mode(inside):
-    layer = Attention(32, 8, 4, 1e-5)
-    x = torch.randn(1, 32, 4, 4)
-    expected = layer(x)
-    layer.fused = True
-    with torch.inference_mode():
-        found = layer(x.clone() if inside else x)
-    assert torch.allclose(found, expected, atol=1e-5)
 
 
 def test_shapes_that_do_not_fit_are_refused_as_torch_refuses_them():
@@ -243,7 +208,7 @@ def test_shapes_that_do_not_fit_are_refused_as_torch_refuses_them():
     with pytest.raises(RuntimeError, match=r"a weight of shape \(O, 32, 3, 3\) is needed"):
         fused.convolution(x, weight[:, :16], None)
     with pytest.raises(RuntimeError, match=r"a weight of shape \(O, 32, 1, 1\) is needed"):
-        fused.convolution(x, weight, None, native.SINGLE)
+        fused.convolution(x, weight, None, calls.SINGLE)
     for wrong in ((1, 16, 1, 1), (2, 16, 8, 8)):
         with pytest.raises(RuntimeError, match="what is added must have the shape of the result"):
             fused.convolution(x, weight, None, added=torch.randn(wrong))
@@ -251,57 +216,29 @@ def test_shapes_that_do_not_fit_are_refused_as_torch_refuses_them():
 
 def test_a_kept_kernel_follows_its_weight():
     x, weight = leaf(1, 16, 6, 6).detach(), leaf(16, 16, 3, 3, seed=1).detach()
-    first = native.convolve(x, native.packed(weight, x.dtype), 16)
-    assert native.packed(weight, x.dtype) is native.packed(weight, x.dtype)
+    first = calls.convolve(x, calls.packed(weight, x.dtype), 16)
+    assert calls.packed(weight, x.dtype) is calls.packed(weight, x.dtype)
     weight.mul_(2)
-    second = native.convolve(x, native.packed(weight, x.dtype), 16)
+    second = calls.convolve(x, calls.packed(weight, x.dtype), 16)
     torch.testing.assert_close(second, 2 * first)
 
 
 def test_kept_kernels_are_made_anew_when_a_weight_lies_elsewhere_or_when_they_are_forgotten():
     x, weight = leaf(2, 16, 6, 6).detach(), leaf(16, 16, 3, 3).detach()
-    first = native.packed(weight, x.dtype)
+    first = calls.packed(weight, x.dtype)
     weight.data = weight.data.double()
-    assert native.packed(weight, x.dtype) is not first
-    second = native.packed(weight, x.dtype)
+    assert calls.packed(weight, x.dtype) is not first
+    second = calls.packed(weight, x.dtype)
     weight.data.mul_(2)  # counts no version
-    native.forget_kept()
-    torch.testing.assert_close(native.packed(weight, x.dtype), 2 * second)
-
-
-@pytest.fixture
-def loaded_anew():
-    """The kernels are looked for again, in the test and after it."""
-    native.load_once.cache_clear()
-    yield
-    native.load_once.cache_clear()
-
-
-@pytest.mark.usefixtures("loaded_anew")
-@pytest.mark.parametrize("compiler", ["none", "broken"])
-def test_without_a_compiler_that_works_the_reason_is_told(monkeypatch, tmp_path, compiler):
-    monkeypatch.setenv("ALPHABAR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(native, "COMPILERS", ())
-    if compiler == "broken":
-        script = tmp_path / "c++"
-        script.write_text("#!/bin/sh\necho no such thing >&2\nexit 1\n")
-        script.chmod(0o755)
-        monkeypatch.setenv("CXX", str(script))
-    else:
-        monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(native.Unavailable, match="no C\\+\\+ compiler" if compiler == "none" else "no such thing"):
-        native.library()
-    assert not list((tmp_path / "cache").rglob("*.so"))
-    monkeypatch.setattr(native, "find_compiler", lambda: pytest.fail("asked again"))
-    with pytest.raises(native.Unavailable):
-        native.library()
+    packed.forget_packed()
+    torch.testing.assert_close(calls.packed(weight, x.dtype), 2 * second)
 
 
 @pytest.mark.parametrize("dtype", PRECISION)
 @pytest.mark.parametrize("channels", [5, 16, 24, 64, 96])  # less than a vector, whole ones, whole pieces, both
 def test_channels_are_summed_over_pictures_and_places(dtype, channels):
     x = leaf(3, channels, 7, 5, dtype=dtype).detach()
-    torch.testing.assert_close(native.channel_sums(x), x.float().sum((0, 2, 3)), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(calls.channel_sums(x), x.float().sum((0, 2, 3)), rtol=1e-5, atol=1e-4)
 
 
 def test_a_frozen_convolution_passes_the_same_gradient_on():
@@ -313,64 +250,101 @@ def test_a_frozen_convolution_passes_the_same_gradient_on():
     assert relative(*passed) < 1e-6
 
 
-def test_a_second_derivative_is_refused_and_not_wrong():
-    x, ones, zeros, weight = leaf(2, 8, 4, 4), torch.ones(8), torch.zeros(8), leaf(8, 8, 3, 3, seed=1)
-    for y in (
-        fused.fused_group_norm(x, ones, zeros, 2, 1e-5),
-        fused.norm_convolution(x, ones, zeros, 2, 1e-5, None, weight, None),
-    ):
-        (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
-        with pytest.raises(RuntimeError):
-            torch.autograd.grad(gradient.square().sum(), x)
+def pictures(n=2, channels=16, size=6):
+    return leaf(n, channels, size, size)
 
 
-def test_of_norm_and_convolution_only_x_is_kept():
-    norm, conv, x, kept = GroupNorm(4, 16), torch.nn.Conv2d(16, 16, 3, padding=1), leaf(2, 16, 32, 32), set[int]()
-    use_fused(norm, True)
-
-    def keep(tensor):
-        if tensor.numel() >= x.numel():
-            kept.add(tensor.data_ptr())
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        norm.convolved(conv, x)
-    assert kept == {x.data_ptr()}
-
-
-@pytest.mark.parametrize("way", ["plain", "offset", "scale and shift"])
-@pytest.mark.parametrize("outputs", [6, 18])  # torch's convolution, and the kernels'
-def test_the_module_convolves_the_same_either_way(way, outputs):
-    norm, conv = GroupNorm(4, 16), torch.nn.Conv2d(16, outputs, 3, padding=1)
-    x, a, b = leaf(3, 16, 5, 5), leaf(3, 16, seed=4), leaf(3, 16, seed=5)
-    given = {"plain": {}, "offset": {"offset": a}, "scale and shift": {"scale": a, "shift": b}}[way]
-    given["added"] = leaf(3, outputs, 5, 5, seed=6)
-    inputs = [x, *norm.parameters(), *conv.parameters(), *given.values()]
-    results = []
-    for on in (False, True):
-        use_fused(norm, on)
-        y = norm.convolved(conv, x, **given)
-        results.append((y, *torch.autograd.grad(y.square().sum(), inputs)))
-    for plain, fast in zip(*results, strict=True):
-        assert relative(fast, plain) < 5e-6
+ROWS = [leaf(2, 16, seed=i) for i in (1, 2, 3)]
+WEIGHT, SHIFT = leaf(24, 16, 3, 3, seed=4), leaf(24, seed=5)
+CALLS = {  # every operator, with and without what may be left out
+    "group_norm": [(pictures(), *ROWS, 4, 1e-5, True), (pictures(), *ROWS, 2, 1e-3, False)],
+    "norm_convolution": [
+        (pictures(), *ROWS, WEIGHT, SHIFT, None, 4, 1e-5),
+        (pictures(), *ROWS, WEIGHT, None, leaf(2, 24, 6, 6), 4, 1e-5),
+        (pictures(), *ROWS, leaf(8, 16, 3, 3), leaf(8), leaf(2, 8, 6, 6), 4, 1e-5),
+    ],
+    "convolution": [(pictures(), WEIGHT, SHIFT, None, kind) for kind in (calls.PLAIN, calls.DOUBLED)]
+    + [(pictures(), leaf(24, 16, 1, 1), None, leaf(2, 24, 6, 6), calls.SINGLE)],
+    "attention": [(pictures(channels=48), 2)],
+    "group_norm_backward": [(pictures().detach(), pictures().detach(), ROWS[0].detach(), torch.rand(5, 2, 16), 4, True)],
+    "norm_convolution_backward": [
+        (leaf(2, 24, 6, 6).detach(), pictures().detach(), ROWS[0].detach(), WEIGHT.detach(), torch.rand(5, 2, 16), 4, w, not w)
+        for w in (True, False)
+    ],
+    "convolution_backward": [
+        (leaf(2, 24, 6, 6).detach(), pictures().detach(), WEIGHT.detach(), calls.PLAIN, a, not a, True) for a in (True, False)
+    ],
+    "attention_backward": [
+        (leaf(2, 16, 6, 6).detach(), leaf(2, 48, 6, 6).detach(), leaf(2, 16, 6, 6).detach(), torch.rand(2, 2, 36))
+    ],
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("way", ["plain", "offset", "scale and shift"])
-@pytest.mark.parametrize("silu", [True, False])
-def test_the_module_is_the_same_either_way(way, silu):
-    norm = GroupNorm(4, 16)
-    with torch.no_grad():
-        norm.weight.copy_(torch.randn(16, generator=torch.Generator().manual_seed(1)))
-        norm.bias.copy_(torch.randn(16, generator=torch.Generator().manual_seed(2)))
-    x, a, b = leaf(3, 16, 5, 5), leaf(3, 16, seed=4), leaf(3, 16, seed=5)
-    given = {"plain": {}, "offset": {"offset": a}, "scale and shift": {"scale": a, "shift": b}}[way]
-    results = []
-    for on in (False, True):
-        use_fused(norm, on)
-        y = norm(x, silu=silu, **given)
-        results.append((y, *torch.autograd.grad(y.square().sum(), [x, norm.weight, norm.bias, *given.values()])))
-    for plain, fast in zip(*results, strict=True):
-        assert relative(fast, plain) < 5e-6
+@pytest.mark.parametrize("name", operators.ON_CPU)
+def test_every_operator_is_registered_as_torch_expects(name):
+    """Its schema, its shapes for fake tensors, its gradients, and tracing with all of them."""
+    for arguments in CALLS[name]:
+        torch.library.opcheck(getattr(torch.ops.alphabar, name).default, arguments)
+
+
+@pytest.mark.parametrize("name", operators.GRADIENTS)
+def test_a_second_derivative_is_a_clear_error(name):
+    arguments = CALLS[name][0]
+    y = getattr(torch.ops.alphabar, name)(*arguments)
+    y = y[0] if isinstance(y, tuple) else y
+    (gradient,) = torch.autograd.grad(y.square().sum(), arguments[0], create_graph=True)
+    with pytest.raises(RuntimeError, match=rf"{name}_backward has no derivative: .* kernels=native"):
+        torch.autograd.grad(gradient.square().sum(), arguments[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("group_norm", {0: torch.zeros(2, 16, 6, 6, dtype=torch.float64)}, "pictures .* in float32 or bfloat16, got"),
+        (
+            "group_norm",
+            {1: torch.zeros(16)},
+            r"rows \(N, C\) = \(2, 16\) in contiguous float32 are needed, got \(16,\)",
+        ),
+        ("group_norm", {4: 3}, "must divide the 16 channels, got 3"),
+        ("norm_convolution", {6: torch.zeros(2, 24, 6, 6, dtype=torch.bfloat16)}, "pictures of one type"),
+        ("convolution", {4: calls.HALVED}, "kind of convolution: expected one of"),
+        ("convolution_backward", {0: torch.zeros(2, 24, 5, 6)}, "gradient must have the shape of the result"),
+        ("attention", {1: 5}, "qkv needs 3 heads d channels, got 48 channels for 5 heads"),
+    ],
+)
+def test_arguments_that_kernels_would_misread_are_refused(name, change, message):
+    arguments = list(CALLS[name][0])
+    for i, value in change.items():
+        arguments[i] = value
+    with pytest.raises(RuntimeError, match=message):
+        getattr(torch.ops.alphabar, name)(*arguments)
+
+
+def test_operators_take_pictures_in_any_order_of_memory():
+    x = pictures()
+    plain, last = (torch.ops.alphabar.convolution(v, WEIGHT, SHIFT, None, calls.PLAIN) for v in (x.contiguous(), x))
+    assert torch.equal(plain, last)
+
+
+def test_two_threads_transform_and_forget_kept_kernels_at_once():
+    """Both precisions of one weight are kept beside each other, and each thread gets its own."""
+    weights = [leaf(16, 16, 3, 3, seed=i).detach() for i in range(4)]
+    expected = {(i, d): calls.transformed(w, d, calls.PLAIN, False) for i, w in enumerate(weights) for d in PRECISION}
+
+    def work(dtype):
+        for turn in range(150):
+            for i, weight in enumerate(weights):
+                assert torch.equal(calls.packed(weight, dtype), expected[i, dtype])
+            if turn % 10 == 0:
+                packed.forget_packed()
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(work, dtype) for dtype in (*PRECISION, *PRECISION)]:
+            done.result()
+    first, second = (calls.packed(weights[0], dtype) for dtype in PRECISION)
+    assert calls.packed(weights[0], torch.float32) is first
+    assert calls.packed(weights[0], torch.bfloat16) is second
 
 
 def plain_attention(qkv, heads):
@@ -383,7 +357,7 @@ def plain_attention(qkv, heads):
 def attended(qkv, heads, *, exactly=False):
     """The result and the gradient, by the kernel, or by torch in double precision."""
     given = (qkv.double() if exactly else qkv).detach().requires_grad_()
-    y = plain_attention(given, heads) if exactly else fused.FusedAttention.apply(given, heads)
+    y = plain_attention(given, heads) if exactly else fused.fused_attention(given, heads)
     g = torch.randn(y.shape, generator=torch.Generator().manual_seed(9)).to(qkv.dtype).to(y.dtype)
     return y, *torch.autograd.grad(y, given, g)
 
@@ -431,7 +405,7 @@ def test_attention_of_large_scores_stays_finite(dtype):
 def test_a_number_that_is_none_shows_in_the_result_of_attention():
     qkv = leaf(1, 24, 4, 4).detach()
     qkv[0, 3, 2, 2] = math.nan
-    assert fused.FusedAttention.apply(qkv, 1).isnan().any()
+    assert fused.fused_attention(qkv, 1).isnan().any()
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5), (8, 8)])
@@ -443,38 +417,3 @@ def test_a_doubled_convolution_is_doubling_and_convolution(height, width):
     g = torch.randn_like(plain)
     for a, b in zip(*(torch.autograd.grad(y, (x, weight, bias), g) for y in (fast, plain)), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-4)
-
-
-def test_upsampling_to_an_odd_size_goes_the_plain_way():
-    layer, x = Upsample(4), leaf(1, 4, 3, 3)
-    plain = layer.conv(F.interpolate(x, size=(5, 6), mode="nearest"))
-    torch.testing.assert_close(layer(x, torch.Size((5, 6))), plain)
-
-
-@pytest.mark.parametrize("time_mode", ["add", "scale_shift"])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_whole_network_agrees(time_mode, precision):
-    """With modulation and tokens too; bfloat16 as near to float32 as the plain way is."""
-    settings = UNetSettings(channels=[8, 16], attention=[False, True], groups=4, head_channels=8, time_mode=time_mode, token_dim=8)  # fmt: skip
-    torch.manual_seed(0)
-    net = UNet(settings, 3, 3, Doors(tokens=True, modulation=5)).to(memory_format=torch.channels_last)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    cond = Cond(
-        vector=leaf(4, net.vector_dim).detach(), tokens=leaf(4, 6, 8).detach(), modulation=leaf(4, 5, 8, 8).detach()
-    )
-    x, time = leaf(4, 3, 8, 8), torch.tensor([1.0, 200.0, 500.0, 900.0])
-
-    def run(on, low):
-        other = copy.deepcopy(net)
-        use_fused(other, on)
-        with torch.autocast("cpu", torch.bfloat16, enabled=low):
-            y = other(x, time, cond)
-        y.float().square().mean().backward()
-        return y.detach().float(), torch.cat([p.grad.flatten() for p in other.parameters() if p.grad is not None])
-
-    exact, fast = run(False, False), run(True, precision == "bfloat16")
-    limits = (1e-5, 1e-5) if precision == "float32" else (0.03, 0.05)
-    for a, b, limit in zip(fast, exact, limits, strict=True):
-        assert float((a - b).norm() / b.norm()) < limit
