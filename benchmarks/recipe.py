@@ -35,7 +35,7 @@ from alphabar.evaluation.run_evaluation import real_of_run
 from alphabar.interop.unet_config import from_unet_config
 from alphabar.runs.checkpoint import find_checkpoint
 from alphabar.settings.config import finish, resolve
-from alphabar.training.loop import Trainer
+from alphabar.training.step import Trainer
 
 app = typer.Typer(add_completion=False, help=__doc__)
 FILE = Path(__file__).parent / "data" / "fashion.safetensors"

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from alphabar.data.pictures import PictureSet
 from alphabar.interop.unet_config import from_unet_config
 from alphabar.settings.config import finish
-from alphabar.training.loop import Trainer
+from alphabar.training.step import Trainer
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "ddpm-cifar10": {

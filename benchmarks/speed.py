@@ -55,8 +55,8 @@ from alphabar.generation.pipeline import Pipeline
 from alphabar.kernels.fused import doubled_convolution, fused_attention, fused_group_norm
 from alphabar.samplers.base import last_state
 from alphabar.settings.config import finish
-from alphabar.training.loop import Trainer
 from alphabar.training.session import train
+from alphabar.training.step import Trainer
 
 app = typer.Typer(add_completion=False)
 HERE = Path(__file__).parent

@@ -14,20 +14,19 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def _short_speed_measurement(monkeypatch):
-    """A session measures its speed first; for tests, two steps will do."""
-    from alphabar.training import session
+    """A session measures its speed first; for tests, a moment will do."""
+    from alphabar.engine import speed
 
-    monkeypatch.setattr(session, "MEASURE_SECONDS", 0.05)
-    monkeypatch.setattr(session, "ESTIMATE_SECONDS", 0.01)
+    monkeypatch.setattr(speed, "BUDGET", 0.02)
 
 
 @pytest.fixture(autouse=True)
 def _plain_float32(monkeypatch):
     """Precision and kernels that "auto" finds depend on the machine, so tests of anything else take the plain ones."""
     from alphabar.engine import speed
-    from alphabar.training import session
+    from alphabar.training import settling
 
-    def plain(denoiser, shape, precision, kernels, work):
+    def plain(denoiser, shape, precision, kernels, work, most):
         return speed.Choice(speed.ways(precision, kernels, fused_allowed=False)[0], {})
 
-    monkeypatch.setattr(session, "settle_way", plain)
+    monkeypatch.setattr(settling, "settle_way", plain)

@@ -17,6 +17,7 @@ from alphabar.engine.fused_layers import FusedResidualBlock
 from alphabar.engine.speed import (
     PLAIN,
     Choice,
+    Probe,
     Result,
     choose,
     fastest_kernels,
@@ -31,7 +32,7 @@ from alphabar.generation.pipeline import Asked, Pipeline
 from alphabar.model import build_denoiser
 from alphabar.networks.layers import ResidualBlock
 from alphabar.settings.config import finish
-from alphabar.training import session as sessions
+from alphabar.training import settling
 
 SHAPE = (1, 8, 8)
 LOW, FUSED, BOTH = Way("bfloat16"), Way("float32", "fused"), Way("bfloat16", "fused")
@@ -49,11 +50,12 @@ def measured(monkeypatch, tmp_path):
     asked: list[list[Way]] = []
 
     def find(seconds: dict[Way, float]) -> list[list[Way]]:
-        def stand_in(denoiser, shape, candidates):
+        def stand_in(denoiser, shape, candidates, most=16, a_picture=None):
             asked.append(list(candidates))
             return {way: seconds[way] for way in candidates}
 
         monkeypatch.setattr(speed, "measure", stand_in)
+        monkeypatch.setattr(speed, "pilot", lambda denoiser, shape: seconds[PLAIN])
         return asked
 
     return find
@@ -144,12 +146,13 @@ def test_ways_are_measured_in_turns(denoiser, monkeypatch):
     seen = []
     original = Result.of
 
-    def watched(denoiser, way, x, target):
+    def watched(denoiser, way, probe):
         seen.append(way)
-        return original(denoiser, way, x, target)
+        return original(denoiser, way, probe)
 
     monkeypatch.setattr(Result, "of", watched)
-    measure(denoiser, SHAPE, [PLAIN, LOW])
+    monkeypatch.setattr(speed, "BUDGET", 60.0)
+    measure(denoiser, SHAPE, [PLAIN, LOW], a_picture=0.1)
     assert seen == [PLAIN, LOW] * 4
 
 
@@ -162,8 +165,9 @@ def test_fused_kernels_without_a_compiler_are_a_clear_error(denoiser, monkeypatc
 def test_where_one_precision_is_given_its_speed_is_measured_to_see_whether_compiling_is_worth_it(denoiser, measured):
     asked = measured({PLAIN: 1.0, LOW: 0.5, BOTH: 0.2})
     assert settle_way(denoiser, SHAPE, "bfloat16", "auto", lambda a: 10 * a).way == LOW
-    assert asked == [[LOW]]
+    assert asked == []  # nothing to choose
     assert settle_way(denoiser, SHAPE, "bfloat16", "auto", lambda a: 1000 * a).way == BOTH
+    assert asked == [[PLAIN, LOW, BOTH]]
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -175,10 +179,10 @@ def test_a_measurement_leaves_the_denoiser_and_its_gradients_as_they_were(denois
     if fails:
         original = Result.of
 
-        def interrupted(denoiser, way, x, target):
+        def interrupted(denoiser, way, probe):
             if way == BOTH:
                 raise KeyboardInterrupt
-            return original(denoiser, way, x, target)
+            return original(denoiser, way, probe)
 
         monkeypatch.setattr(Result, "of", interrupted)
         with pytest.raises(KeyboardInterrupt):
@@ -198,21 +202,22 @@ def test_a_measurement_leaves_the_denoiser_and_its_gradients_as_they_were(denois
 def test_a_way_that_fails_or_disagrees_is_out(denoiser, monkeypatch, error):
     original = Result.of
 
-    def broken(denoiser, way, x, target):
+    def broken(denoiser, way, probe):
         if way == BOTH:
             raise error
-        found = original(denoiser, PLAIN, x, target)
+        found = original(denoiser, PLAIN, probe)
         return Result(found.output, found.gradient * (1.2 if way == LOW else 1.0), 0.1)
 
     monkeypatch.setattr(Result, "of", broken)
+    monkeypatch.setattr(speed, "pilot", lambda denoiser, shape: 1e-6)
     assert measure(denoiser, SHAPE, [PLAIN, LOW, FUSED, BOTH]) == {
         PLAIN: 0.1 / 16, LOW: math.inf, FUSED: 0.1 / 16, BOTH: math.inf,
     }  # fmt: skip
 
 
 def test_bfloat16_agrees_with_float32_and_noise_does_not(denoiser):
-    x, target = (torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
-    plain, low, fused = (Result.of(denoiser, way, x, target) for way in (PLAIN, LOW, FUSED))
+    probe = Probe.of(torch.device("cpu"), 4, SHAPE, SHAPE)
+    plain, low, fused = (Result.of(denoiser, way, probe) for way in (PLAIN, LOW, FUSED))
     assert low.agrees(plain, "bfloat16")
     assert not torch.equal(low.output, plain.output)
     assert not Result(plain.output * 1.1, plain.gradient, 0).agrees(plain, "bfloat16")
@@ -224,8 +229,7 @@ def test_bfloat16_agrees_with_float32_and_noise_does_not(denoiser):
 @pytest.mark.parametrize("part", ["output", "gradient"])
 def test_float32_kernels_must_agree_to_four_digits(denoiser, part):
     """bfloat16 need not."""
-    x, target = (torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
-    plain = Result.of(denoiser, PLAIN, x, target)
+    plain = Result.of(denoiser, PLAIN, Probe.of(torch.device("cpu"), 4, SHAPE, SHAPE))
     for error, agrees in ((0.5e-4, True), (2e-4, False)):
         other = replace(plain, **{part: getattr(plain, part) * (1 + error)})
         assert other.agrees(plain, "float32") == agrees
@@ -235,8 +239,8 @@ def test_float32_kernels_must_agree_to_four_digits(denoiser, part):
 def test_float32_kernels_that_disagree_are_not_taken(denoiser, monkeypatch):
     original = Result.of
 
-    def inexact(denoiser, way, x, target):
-        found = original(denoiser, PLAIN, x, target)
+    def inexact(denoiser, way, probe):
+        found = original(denoiser, PLAIN, probe)
         return replace(found, output=found.output * (1.001 if way.kernels == "fused" else 1.0))
 
     monkeypatch.setattr(Result, "of", inexact)
@@ -250,13 +254,13 @@ def test_training_settles_on_the_choice(measured, tmp_path, monkeypatch):
 
     from alphabar.data.pictures import PictureSet
 
-    monkeypatch.setattr(sessions, "settle_way", settle_way)
+    monkeypatch.setattr(settling, "settle_way", settle_way)
     asked = measured({PLAIN: 1.0, LOW: 0.5, FUSED: 0.6, BOTH: 0.2})
     data = PictureSet(np.zeros((8, 8, 8, 1), np.uint8))
 
     def settled(**train):
         config = finish({"preset": "tiny", "train": {"batch_size": 2, **train}}, [8, 8])
-        found = sessions.with_speed(config, data).train
+        found = settling.settle(config, data).config.train
         return found.precision, found.kernels
 
     assert settled(steps=2) == ("bfloat16", "native")  # too short to compile anything
@@ -273,7 +277,7 @@ def test_points_stay_in_plain_float32():
         def __len__(self):
             return 4
 
-    train = sessions.with_speed(finish({"preset": "tiny"}, [1]), Points()).train
+    train = settling.settle(finish({"preset": "tiny", "network": {"kind": "mlp"}}, [1]), Points()).config.train
     assert (train.precision, train.kernels) == ("float32", "native")
 
 

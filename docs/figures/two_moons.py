@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from alphabar.data.pictures import PointSet
 from alphabar.generation.pipeline import Pipeline
 from alphabar.settings.config import finish
-from alphabar.training.loop import Trainer
+from alphabar.training.step import Trainer
 
 STEPS, SHOWN = 1500, (0, 50, 70, 85, 100)
 
@@ -39,7 +39,7 @@ def main(out: Path = Path(__file__).with_name("two_moons.png")) -> None:
     trainer = Trainer(config, data)
     for _ in range(STEPS):
         trainer.step()
-    pipeline = Pipeline(trainer.ema.module, data.shape).with_settings(steps=100)
+    pipeline = Pipeline(trainer.average, data.shape).with_settings(steps=100)
     figure = Figure(figsize=(3 * len(SHOWN), 3.4), dpi=80, layout="constrained")
     axes = figure.subplots(1, len(SHOWN))
     for state in pipeline.states(range(2000)):

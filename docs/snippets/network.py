@@ -9,7 +9,7 @@ from alphabar.conditions.kinds import load_with_conditions
 from alphabar.settings.data import DataSettings
 from alphabar.diffusion.denoiser import Denoiser
 from alphabar.diffusion.schedule import build_schedule
-from alphabar.training.loop import Trainer
+from alphabar.training.step import Trainer
 
 
 class Network(torch.nn.Module):

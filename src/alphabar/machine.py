@@ -1,4 +1,4 @@
-"""The machine: its processor, its memory, and where it keeps what can be made again."""
+"""The machine: its processor, its devices and memory, and where it keeps what can be made again."""
 
 from __future__ import annotations
 
@@ -8,8 +8,16 @@ import os
 import platform
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def cache_folder() -> Path:
@@ -142,3 +150,35 @@ def give_back_freed_memory() -> bool:
         return bool(ctypes.CDLL(None).malloc_trim(0))
     except (OSError, AttributeError, TypeError):
         return False
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of this name; "auto" is CUDA, then MPS, then the CPU. Raises ConfigurationError if it is not there."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigurationError(
+            f"the device {name!r} (--device, or train.device) cannot be used: {str(error).splitlines()[0]}; see `alphabar doctor`"
+        ) from None
+    return device
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """A block in which torch computes with so many threads (None: as many as outside), and with those of before afterwards."""
+    import torch
+
+    before = torch.get_num_threads()
+    if count in (None, before):
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -11,7 +11,6 @@ from .conditions.base import Sizes
 from .conditions.kinds import all_doors, build_encoders
 from .diffusion.denoiser import Denoiser
 from .diffusion.schedule import build_schedule
-from .errors import ConfigurationError
 from .networks.base import Network, check_doors
 from .networks.kinds import network_of
 from .settings.config import Config
@@ -34,20 +33,6 @@ def build_network(config: Config, shape: Sequence[int]) -> Network:
     network.check_shape(settings, shape)
     check_doors(settings.kind, network, doors)
     return network.build(settings, shape, shape[0] * (2 if config.diffusion.learned_variance else 1), doors)
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of this name; "auto" is CUDA, then MPS, then the CPU. Raises ConfigurationError if it is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigurationError(
-            f"the device {name!r} (--device, or train.device) cannot be used: {str(error).splitlines()[0]}; see `alphabar doctor`"
-        ) from None
-    return device
 
 
 def count_parameters(module: nn.Module) -> int:

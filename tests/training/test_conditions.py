@@ -16,8 +16,8 @@ from alphabar.errors import ConfigurationError, DataError
 from alphabar.generation.pipeline import Pipeline, load
 from alphabar.runs.checkpoint import open_checkpoint
 from alphabar.runs.folder import RunFolder
-from alphabar.training.loop import Trainer, with_derived
 from alphabar.training.session import prepare
+from alphabar.training.step import Trainer
 
 from .small import NETWORK, config
 
@@ -191,11 +191,11 @@ def test_several_conditions_are_also_dropped_all_together_and_one_alone_is_not()
     """Guidance starts from the estimate without any: with 0.1 each, three would meet in a thousandth of the pictures."""
     several = {"class": {"classes": ["a", "b"], "dropout": 0.0}, "text": {"dropout": 0.0, "width": 16, "layers": 0}}
     train = {"batch_size": 2000, "drop_all": 0.3}
-    masks = Trainer(config(None, conditions=several, train=train), pictures())._drop_masks(2000, 0)
+    masks = Trainer(config(None, conditions=several, train=train), pictures()).chance.dropped(0)
     assert torch.equal(masks["class"], masks["text"])
     assert masks["text"].double().mean().item() == pytest.approx(0.3, abs=0.05)
     alone = {"class": several["class"]}
-    assert not Trainer(config(None, conditions=alone, train=train), pictures())._drop_masks(2000, 0)["class"].any()
+    assert not Trainer(config(None, conditions=alone, train=train), pictures()).chance.dropped(0)["class"].any()
 
 
 def test_what_is_made_from_a_picture_differs_by_step_and_not_by_batch():
@@ -203,10 +203,12 @@ def test_what_is_made_from_a_picture_differs_by_step_and_not_by_batch():
     trainer = Trainer(config(None, conditions=conditions), pictures())
     batch = pictures().batch(np.arange(4))
     keys = [(0, 3, i) for i in range(4)]
-    whole = with_derived(trainer.denoiser, batch, keys)["image"]
-    part = with_derived(trainer.denoiser, pictures().batch(np.arange(2, 4)), keys[2:])["image"]
+    whole = trainer.denoiser.encoders.with_derived(batch, keys)["image"]
+    part = trainer.denoiser.encoders.with_derived(pictures().batch(np.arange(2, 4)), keys[2:])["image"]
     np.testing.assert_array_equal(whole[2:], part)
-    assert not np.array_equal(with_derived(trainer.denoiser, batch, [(0, 4, i) for i in range(4)])["image"], whole)
+    assert not np.array_equal(
+        trainer.denoiser.encoders.with_derived(batch, [(0, 4, i) for i in range(4)])["image"], whole
+    )
 
 
 def test_steps_draw_anew_what_is_made_from_pictures(monkeypatch):
@@ -234,7 +236,7 @@ def learned(data: PictureSet, conditions: dict[str, Any], steps: int) -> Pipelin
     trainer = Trainer(made, data)
     for _ in range(steps):
         trainer.step()
-    return Pipeline(trainer.ema.module, data.shape).with_settings(steps=20)
+    return Pipeline(trainer.average, data.shape).with_settings(steps=20)
 
 
 def level(shade: np.ndarray) -> np.ndarray:

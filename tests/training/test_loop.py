@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ import torch
 from alphabar.diffusion.loss import loss_weight
 from alphabar.errors import NonFiniteError
 from alphabar.settings.training import TrainSettings
-from alphabar.training.loop import Trainer, batch_indices, learning_rate
+from alphabar.training.draw import batch_indices
+from alphabar.training.step import Trainer
+from alphabar.training.updater import learning_rate
 
 from .small import config, pictures, two_moons
 
@@ -123,7 +126,7 @@ def test_the_label_is_hidden_at_its_rate_and_reaches_the_network():
     trainer.step()
     used = trainer.denoiser.encoders.kinds["class"].embedding.weight.grad.abs().sum(1)
     assert (used > 0).all()  # both classes and null
-    share = trainer._dropped("class", 0.5, 10_000, 0).double().mean().item()
+    share = replace(trainer.chance, n=10_000).dropped(0)["class"].double().mean().item()
     assert share == pytest.approx(0.5, abs=0.03)
 
 
@@ -143,7 +146,7 @@ def test_validation_loss_uses_the_same_noise_each_time_and_the_averaged_weights(
     assert first == trainer.validation_loss(held_out, 100)
     trainer.denoiser.network.conv_out.bias.data.add_(1)
     assert first == trainer.validation_loss(held_out, 100)
-    trainer.ema.module.network.conv_out.bias.data.add_(1)
+    trainer.average.network.conv_out.bias.data.add_(1)
     assert first != trainer.validation_loss(held_out, 100)
     assert trainer.validation_loss(held_out, 0) is None
 
@@ -163,7 +166,7 @@ def test_a_module_of_the_users_own_trains_on_points_to_the_right_place():
     trainer = Trainer(settings, data)
     for _ in range(600):
         trainer.step()
-    pipeline = Pipeline(trainer.ema.module, data.shape).with_settings(steps=100)
+    pipeline = Pipeline(trainer.average, data.shape).with_settings(steps=100)
     points = last_state(pipeline.states(range(1000))).x_t
     real = two_moons(2000, seed=1).points
     distance = torch.cdist(points, real).min(1).values

@@ -10,7 +10,9 @@ from alphabar.networks.base import Network
 from alphabar.networks.mlp import MLP
 from alphabar.networks.unet import UNet
 from alphabar.settings.networks import MLPSettings, UNetSettings
+from alphabar.settings.training import TrainSettings
 from alphabar.training.muon import Muon, list_matrices, orthogonalized
+from alphabar.training.updater import build_optimizers
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -50,7 +52,7 @@ def test_matrices_move_as_by_the_muon_of_torch(shape, decay):
     """Which computes in bfloat16, hence the tolerance."""
     ours, theirs = nn.Linear(shape[1], shape[0], bias=False), nn.Linear(shape[1], shape[0], bias=False)
     theirs.load_state_dict(ours.state_dict())
-    one = Muon(ours, lr=0.01, weight_decay=decay)
+    one = Muon([ours.weight], lr=0.01, weight_decay=decay)
     other = torch.optim.Muon([theirs.weight], lr=0.01, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
     before = ours.weight.detach().clone()
     for i in range(3):
@@ -66,7 +68,7 @@ def test_a_convolution_moves_as_the_matrix_that_it_is():
     with torch.no_grad():
         flat.weight.copy_(conv.weight.reshape(10, 54))
     for module in (conv, flat):
-        optimizer = Muon(module, lr=0.01)
+        optimizer = Muon([module.weight], lr=0.01)
         for i in range(2):
             module.weight.grad = random(10, 54, seed=i).reshape(module.weight.shape)
             optimizer.step()
@@ -95,13 +97,14 @@ def test_all_but_inner_weights_move_as_by_adamw():
     net, other = Net(), Net()
     other.load_state_dict(net.state_dict())
     assert [p is net.inner.weight for p in list_matrices(net)] == [True]
-    muon = Muon(net, lr=0.01, weight_decay=0.1)
+    muon, rest = build_optimizers(net, TrainSettings(optimizer="muon", learning_rate=0.01, weight_decay=0.1))
     adam = torch.optim.AdamW([p for p in other.parameters() if p.requires_grad], lr=0.01, weight_decay=0.1)
     for step in range(3):
-        for module, optimizer in ((net, muon), (other, adam)):
+        for module, optimizers in ((net, (muon, rest)), (other, (adam,))):
             for i, p in enumerate(module.parameters()):
                 p.grad = random(*p.shape, seed=10 * step + i) if p.requires_grad else None
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
     for (name, a), b in zip(net.named_parameters(), other.parameters(), strict=True):
         if name == "inner.weight":
             assert not torch.allclose(a, b, atol=1e-4)
@@ -125,15 +128,16 @@ def test_weights_without_a_gradient_stay():
     net = Net()
     before = net.inner.weight.detach().clone()
     net.entry.weight.grad = torch.ones_like(net.entry.weight)
-    Muon(net, lr=0.01, weight_decay=0.1).step()
+    for optimizer in build_optimizers(net, TrainSettings(optimizer="muon", learning_rate=0.01, weight_decay=0.1)):
+        optimizer.step()
     assert torch.equal(net.inner.weight, before)
 
 
 def test_a_closure_that_computes_gradients_anew_is_taken_first():
-    """It moves all parameters, matrices by Muon and vectors by AdamW, exactly as gradients that were there before."""
+    """It moves the matrices exactly as gradients that were there before."""
     ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)
     theirs.load_state_dict(ours.state_dict())
-    one, other, x = Muon(ours, lr=0.01), Muon(theirs, lr=0.01), random(4, 5)
+    one, other, x = Muon([ours.weight], lr=0.01), Muon([theirs.weight], lr=0.01), random(4, 5)
 
     def loss_of(module: nn.Module, optimizer: Muon) -> torch.Tensor:
         optimizer.zero_grad()

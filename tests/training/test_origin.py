@@ -59,7 +59,7 @@ def tuned(origin, data, out, steps=2, **settings):
 
 def test_a_run_starts_from_the_averaged_weights_of_another(origin, place, tmp_path):
     session = tuned(origin, place / "animals", tmp_path / "run")
-    start, average = session.trainer.denoiser.state_dict(), session.trainer.ema.state_dict()
+    start, average = session.trainer.denoiser.state_dict(), session.trainer.updater.ema.state_dict()
     assert start.keys() == averaged(origin).keys()
     for name, tensor in averaged(origin).items():
         assert torch.equal(start[name], tensor), name
@@ -108,7 +108,7 @@ def test_other_classes_start_fresh_and_the_rest_does_not(origin, tmp_path, class
     weights, old = session.trainer.denoiser.state_dict(), averaged(origin)
     assert session.trainer.denoiser.encoders["class"].classes == list(classes)
     for name, tensor in weights.items():
-        assert torch.equal(session.trainer.ema.state_dict()[name], tensor)
+        assert torch.equal(session.trainer.updater.ema.state_dict()[name], tensor)
         if name.startswith("network."):
             assert torch.equal(tensor, old[name]), name
         else:

@@ -113,7 +113,7 @@ def check_precisions() -> dict[str, tuple[bool, str]]:
     import torch
 
     from ..engine.ways import PRECISIONS
-    from ..model import pick_device
+    from ..machine import pick_device
 
     device, times, results = pick_device("auto"), {}, {}
     for name, dtype in PRECISIONS.items():

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..data.pictures import Batch
 from ..errors import unknown
 from ..networks.cond import Cond, Doors, merge
 from ..settings.conditions import ConditionSettings
@@ -89,6 +90,15 @@ class Encoders(nn.Module):
         if name not in self.kinds:
             raise unknown("condition", name, self.kinds)
         return cast(Encoder, self.kinds[name])
+
+    def with_derived(self, batch: Batch, keys: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+        """The values of a batch's conditions, those that are made from its pictures included; a key a picture fixes what is random."""
+        derived = {
+            name: encoder.derive(batch.x_0, [(*key, "condition", name) for key in keys])
+            for name, encoder in self.items()
+            if encoder.derived
+        }
+        return {**batch.cond, **derived}
 
     def forward(self, values: Mapping[str, Any], n: int, drop: Mapping[str, Tensor] | None = None) -> Cond:
         """Encode what is given and take the null value of what is not. Raises ConfigurationError for a kind without encoder."""

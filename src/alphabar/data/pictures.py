@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, overload
+from typing import Any, Protocol, overload
 
 import numpy as np
 import torch
@@ -18,6 +18,22 @@ class Batch:
 
     x_0: Tensor
     cond: Mapping[str, Any] = field(default_factory=dict)
+
+
+class TrainingData(Protocol):
+    """What training asks of data: `PictureSet` and `PointSet` have it, and so can yours."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one x_0."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: np.ndarray, mirrored: np.ndarray | None = None) -> Batch:
+        """The items of these indices."""
+
+    def fingerprint(self) -> str:
+        """A hash of all that training sees."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ WEIGHTS = ("simple", "min_snr", "snr")
 
 
 @dataclass(frozen=True)
-class DenoisingLoss:
+class Losses:
     """The loss of each picture, (N,): `total` is what is minimised, `squared_error` the plain mean squared error on the target."""
 
     total: Tensor
@@ -75,7 +75,7 @@ def bound_weight(alpha_bar_t: Tensor, alpha_bar_s: Tensor, variance: Tensor) -> 
 
 def denoising_loss(
     denoiser: Denoiser, x_0: Tensor, t: Tensor, eps: Tensor, cond: Cond | None, settings: LossSettings
-) -> DenoisingLoss:
+) -> Losses:
     """Noise x_0 (N, ...) to t (N,) with eps, predict, compare (Ho et al. 2020, algorithm 1).
 
     With a learned variance the hybrid loss L_simple + lambda L_vlb of Nichol & Dhariwal 2021 (eq. 16) is used, L_vlb in bits
@@ -94,7 +94,7 @@ def denoising_loss(
         total = total + settings.vlb_weight * (schedule.steps or 0) * bound_term(
             schedule, x_0, x_0_hat, x_t, t, fraction
         )
-    return DenoisingLoss(total, squared_error)
+    return Losses(total, squared_error)
 
 
 def bound_term(schedule: object, x_0: Tensor, x_0_hat: Tensor, x_t: Tensor, t: Tensor, fraction: Tensor) -> Tensor:

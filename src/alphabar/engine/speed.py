@@ -25,19 +25,18 @@ from ..kernels.library import library
 from ..kernels.packed import forget_packed
 from ..machine import cache_folder, processor
 from ..storage import write_json
-from .ways import PRECISIONS, Way, has_fused_form, is_rounded, original, way_of, with_way
+from .ways import PLAIN, PRECISIONS, Way, has_fused_form, is_rounded, original, way_of, with_way
 
 ROUNDS = 3
-BATCH, PIXELS = 16, 16 * 64 * 64  # pictures of a measurement, fewer of large ones
+BUDGET = 4.0  # seconds of a measurement, whatever the size of the pictures
+BATCH = 16  # pictures of a pass at most, unless a training's batch is larger
+PILOT = 32  # pixels of a side of the pictures that tell how large a pass may be
 LONG = 45.0  # seconds of work from which on building the fused kernels is worth its time
 MANY_EVALUATIONS = 10_000  # estimates of a picture, likewise
 BATCHES = (16, 32, 64, 128)  # that sampling chooses from
 WORTHWHILE = 0.95  # of plain float32's time: a way must save this much to be taken
 TOLERANCES = {"float32": (1e-4, 1e-4), "bfloat16": (0.05, 0.1)}
 """Relative root mean square errors of output and gradient that a way may have; bfloat16 has about 0.01, float32 about 1e-6."""
-
-
-PLAIN = Way()
 
 
 @dataclass(frozen=True)
@@ -60,18 +59,79 @@ def ways(precision: str, kernels: str, fused_allowed: bool) -> list[Way]:
     return [Way(p, k) for k in found for p in precisions]
 
 
-def choose(denoiser: Denoiser, shape: Sequence[int], candidates: Sequence[Way]) -> Choice:
-    """The fastest of the candidates that agrees with plain float32. What was measured before on this machine is not measured again."""
+@dataclass(frozen=True)
+class Probe:
+    """Random x_t and targets of a measurement. They may be smaller than the pictures: `scale` is how many times as many values those have."""
+
+    x_t: Tensor
+    target: Tensor
+    scale: float = 1.0
+
+    @classmethod
+    def of(cls, device: torch.device, n: int, shape: Sequence[int], whole: Sequence[int]) -> Probe:
+        """n items of this shape, in the place of items of the shape `whole`."""
+        g = torch.Generator().manual_seed(0)
+        x_t, target = (torch.randn(n, *shape, generator=g).to(device) for _ in range(2))
+        if len(shape) == 3:
+            x_t, target = (x.contiguous(memory_format=torch.channels_last) for x in (x_t, target))
+        return cls(x_t, target, math.prod(whole) / math.prod(shape))
+
+    def a_picture(self, seconds: float) -> float:
+        """The seconds of a picture from those of a pass."""
+        return seconds * self.scale / len(self.x_t)
+
+
+def pilot(denoiser: Denoiser, shape: Sequence[int]) -> float:
+    """A first estimate of the seconds of a picture: by plain float32, of one picture, a small one where the network takes any size."""
+    device = next(denoiser.parameters()).device
+    small = (shape[0], *(min(side, PILOT) for side in shape[1:]))
+    for probed in (small, tuple(shape)):
+        probe = Probe.of(device, 1, probed, shape)
+        try:
+            return probe.a_picture(min(Result.of(denoiser, PLAIN, probe).seconds for _ in range(2)))
+        except (AlphabarError, RuntimeError):
+            if probed == tuple(shape):
+                raise
+    raise AssertionError("the loop returns or raises")
+
+
+def fitting_probe(
+    denoiser: Denoiser, shape: Sequence[int], passes: int, a_picture: float, most: int, budget: float
+) -> Probe:
+    """The largest probe of which so many passes fit into the budget: up to `most` pictures, or a smaller one where one takes too long."""
+    device, allowed = next(denoiser.parameters()).device, budget / (passes * a_picture)
+    if allowed >= 1 or len(shape) != 3:
+        return Probe.of(device, max(1, min(most, int(allowed))), shape, shape)
+    sides = [max(min(side, PILOT), int(side * allowed**0.5) // 8 * 8) for side in shape[1:]]
+    small = Probe.of(device, 1, (shape[0], *sides), shape)
+    try:
+        Result.of(denoiser, PLAIN, small)
+    except (AlphabarError, RuntimeError):
+        return Probe.of(device, 1, shape, shape)  # a network of one size
+    return small
+
+
+def choose(
+    denoiser: Denoiser,
+    shape: Sequence[int],
+    candidates: Sequence[Way],
+    most: int = BATCH,
+    a_picture: float | None = None,
+) -> Choice:
+    """The fastest of the candidates that agrees with plain float32. What was measured before on this machine is not measured again.
+
+    most: pictures of a pass, as many as there will be in the work if time allows. a_picture: an estimate of its seconds, if there is one.
+    """
     if len(candidates) == 1:
         return Choice(candidates[0], {})
     path = cache_folder() / "speed.json"
-    known, key = read_measured(path), fingerprint(denoiser, shape)
+    known, key = read_measured(path), fingerprint(denoiser, shape, most)
     kept = {name: math.inf if value is None else value for name, value in known.get(key, {}).items()}
     wanted = list(dict.fromkeys([PLAIN, *candidates]))
     if all(str(way) in kept for way in wanted):
         seconds = {way: kept[str(way)] for way in wanted}
     else:  # all of them, as only what was measured in turns can be compared
-        seconds = measure(denoiser, shape, wanted)
+        seconds = measure(denoiser, shape, wanted, most, a_picture)
         found = {str(way): value if math.isfinite(value) else None for way, value in seconds.items()}
         keep_measured(path, known | {key: known.get(key, {}) | found})
     best = min(candidates, key=lambda way: seconds[way])
@@ -79,34 +139,41 @@ def choose(denoiser: Denoiser, shape: Sequence[int], candidates: Sequence[Way]) 
     return Choice(best if seconds[best] < WORTHWHILE * seconds[plain] else plain, seconds)
 
 
-def measure(denoiser: Denoiser, shape: Sequence[int], candidates: Sequence[Way]) -> dict[Way, float]:
+def measure(
+    denoiser: Denoiser,
+    shape: Sequence[int],
+    candidates: Sequence[Way],
+    most: int = BATCH,
+    a_picture: float | None = None,
+) -> dict[Way, float]:
     """Seconds a picture of a forward and backward pass, the least of a few rounds in turns; infinite for ways that fail or disagree.
 
-    The denoiser and the gradients of its parameters stay as they are.
+    It takes about BUDGET seconds: where pictures are large, passes are fewer and of smaller ones. The denoiser and the gradients of its
+    parameters stay as they are.
     """
-    n, inputs = measured_inputs(next(denoiser.parameters()).device, shape)
-    seconds = dict.fromkeys(candidates, math.inf)
-    agreeing, reference = [], Result.of(denoiser, PLAIN, *inputs)
-    for way in candidates:
+    began, seconds = time.perf_counter(), dict.fromkeys(candidates, math.inf)
+    compared = [way for way in candidates if way != PLAIN]
+    passes = 1 + len(compared) + len(candidates)
+    probe = fitting_probe(denoiser, shape, passes, a_picture or pilot(denoiser, shape), most, BUDGET)
+    reference, agreeing = Result.of(denoiser, PLAIN, probe), [way for way in candidates if way == PLAIN]
+    for way in compared:
         try:
-            agrees = way == PLAIN or Result.of(denoiser, way, *inputs).agrees(reference, way.precision)
+            result = Result.of(denoiser, way, probe)
         except (RuntimeError, OSError, ImportError, MemoryError):
-            agrees = False  # no such numbers on this device, no compiler for the fused kernels, or no memory for them
-        agreeing += [way] if agrees else []
+            continue  # no such numbers on this device, no compiler for the fused kernels, or no memory for them
+        agreeing += [way] if result.agrees(reference, way.precision) else []
     for _ in range(ROUNDS):
         for way in agreeing:
-            seconds[way] = min(seconds[way], Result.of(denoiser, way, *inputs).seconds / n)
+            seconds[way] = min(seconds[way], probe.a_picture(Result.of(denoiser, way, probe).seconds))
+        if time.perf_counter() - began > BUDGET:
+            break
     return seconds
 
 
-def measured_inputs(device: torch.device, shape: Sequence[int]) -> tuple[int, list[Tensor]]:
-    """The number of pictures of a measurement; random x_t and targets."""
-    g = torch.Generator().manual_seed(0)
-    n = max(1, min(BATCH, PIXELS // math.prod(shape[1:])))
-    inputs = [torch.randn(n, *shape, generator=g).to(device) for _ in range(2)]
-    if len(shape) == 3:
-        inputs = [x.contiguous(memory_format=torch.channels_last) for x in inputs]
-    return n, inputs
+def seconds_of(denoiser: Denoiser, shape: Sequence[int], way: Way, most: int = BATCH) -> float:
+    """Seconds a picture of a forward and backward pass in one way, where there is no other to compare it with. Takes half of BUDGET."""
+    probe = fitting_probe(denoiser, shape, ROUNDS, pilot(denoiser, shape), most, BUDGET / 2)
+    return probe.a_picture(min(Result.of(denoiser, way, probe).seconds for _ in range(ROUNDS)))
 
 
 def is_trained(module: nn.Module) -> bool:
@@ -131,16 +198,16 @@ class Result:
     seconds: float
 
     @classmethod
-    def of(cls, denoiser: Denoiser, way: Way, x_t: Tensor, target: Tensor) -> Result:
+    def of(cls, denoiser: Denoiser, way: Way, probe: Probe) -> Result:
         """One pass this way over random pictures, at times from 0 to 1; forward only if nothing is trained."""
-        denoiser = without_dropout(with_way(denoiser, way))
+        denoiser, x_t = without_dropout(with_way(denoiser, way)), probe.x_t
         trained = [p for p in denoiser.parameters() if p.requires_grad] if torch.is_grad_enabled() else []
         t = torch.linspace(0.05, 1, len(x_t), dtype=torch.float64)
         synchronize(x_t.device)
         began = time.perf_counter()
         with torch.set_grad_enabled(bool(trained)):
             output, _ = denoiser.output(x_t, t, denoiser.encode({}, len(x_t)))
-            loss = (output - target).square().mean()
+            loss = (output - probe.target).square().mean()
             gradients = torch.autograd.grad(loss, trained, allow_unused=True) if trained else ()
         synchronize(x_t.device)
         seconds = time.perf_counter() - began
@@ -154,25 +221,28 @@ class Result:
 
 
 def settle_way(
-    denoiser: Denoiser, shape: Sequence[int], precision: str, kernels: str, work: Callable[[float], float]
+    denoiser: Denoiser,
+    shape: Sequence[int],
+    precision: str,
+    kernels: str,
+    work: Callable[[float], float],
+    most: int = BATCH,
 ) -> Choice:
     """The way to compute: as given, or for "auto" the fastest here.
 
     work: seconds of a picture -> seconds of all that is to be done. Fused kernels take a while to build, so "auto" looks at them only for
-    LONG work, on a CPU, in every precision: which one is faster depends on the kernels. Raises ConfigurationError where they are asked
-    for and cannot be built.
+    LONG work, on a CPU, in every precision: which one is faster depends on the kernels. most: pictures of a pass at most. Raises
+    ConfigurationError where fused kernels are asked for and cannot be built.
     """
     if kernels == "fused" and (why := fused_fails()):
         raise ConfigurationError(
             f"train.kernels=fused needs a C++ compiler (g++ or clang, or CXX) that works, but {why}; install one, or use native"
         )
-    choice = choose(denoiser, shape, ways(precision, kernels, fused_allowed=False))
-    if kernels != "auto" or not has_fused_form(denoiser.network) or next(denoiser.parameters()).device.type != "cpu":
-        return choice
-    a_picture = choice.seconds.get(choice.way) or measure(denoiser, shape, [choice.way])[choice.way]
-    if work(a_picture) < LONG:
-        return choice
-    return choose(denoiser, shape, ways(precision, kernels, fused_allowed=True))
+    on_cpu = next(denoiser.parameters()).device.type == "cpu"
+    if kernels != "auto" or not has_fused_form(denoiser.network) or not on_cpu:
+        return choose(denoiser, shape, ways(precision, kernels, fused_allowed=False), most)
+    a_picture = pilot(denoiser, shape)
+    return choose(denoiser, shape, ways(precision, kernels, work(a_picture) >= LONG), most, a_picture)
 
 
 @torch.no_grad()
@@ -252,8 +322,8 @@ def fused_fails() -> str:
     return ""
 
 
-def fingerprint(denoiser: Denoiser, shape: Sequence[int]) -> str:
-    """What the measurement depends on: this version and its kernels, processor, torch, threads, device, and every part of the network."""
+def fingerprint(denoiser: Denoiser, shape: Sequence[int], most: int = BATCH) -> str:
+    """What the measurement depends on: this version and its kernels, processor, torch, threads, device, batch, and every part of the network."""
     modules = [*original(denoiser.network).modules(), *denoiser.encoders.modules()]
     parts = [(type(m).__name__, [tuple(p.shape) for p in m.parameters(recurse=False)]) for m in modules]
     device = next(denoiser.parameters()).device
@@ -266,6 +336,7 @@ def fingerprint(denoiser: Denoiser, shape: Sequence[int]) -> str:
         str(device),
         is_trained(denoiser),
         tuple(shape),
+        most,
         parts,
         getattr(denoiser.network, "settings", None),
     ]

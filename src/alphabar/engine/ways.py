@@ -46,6 +46,9 @@ class Way:
         return PRECISIONS[self.precision]
 
 
+PLAIN = Way()
+
+
 class Accelerated(nn.Module):
     """A network that is computed in a way of its own: network(x, time, cond) -> (N, C, ...), with the parameters and names of `original`.
 

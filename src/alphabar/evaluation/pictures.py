@@ -25,7 +25,6 @@ from ..networks.cond import Cond
 from ..randomness import permutation
 from ..runs.checkpoint import Checkpoint
 from ..settings.data import DataSettings
-from ..training.loop import with_derived
 
 SPLITS = ("held-out", "training", "all")
 TEST_PART = "-test"
@@ -60,7 +59,7 @@ class RealPictures:
         """x_0, the encoded conditions and the indices of some of them; what is random in a condition depends on seed and index."""
         device, indices = next(denoiser.parameters()).device, self.indices[part]
         batch = self.data.batch(np.arange(len(self))[part])
-        values = with_derived(denoiser, batch, [(seed, "real", i) for i in indices])
+        values = denoiser.encoders.with_derived(batch, [(seed, "real", i) for i in indices])
         return batch.x_0.to(device), denoiser.encode(values, len(indices)), indices
 
 

@@ -26,7 +26,6 @@ from ..generation.pipeline import Asked, Pipeline, StateCallback
 from ..randomness import derive_seeds, permutation
 from ..runs.checkpoint import Checkpoint
 from ..settings.data import DataSettings
-from ..training.loop import with_derived
 from .classifier import picture_keys
 from .extractors import Extractor, content_hash, features
 from .pictures import RealPictures, has_classes, look_into, real_pictures
@@ -226,7 +225,7 @@ def asked_of(pipeline: Pipeline, reference: PictureSet, seed: int) -> Asked:
     """What the real pictures have of the model's conditions; nothing of it: classes in turn."""
     n = len(reference)
     batch = reference.batch(np.arange(n))
-    values = with_derived(pipeline.denoiser, batch, [(seed, "real", i) for i in range(n)])
+    values = pipeline.denoiser.encoders.with_derived(batch, [(seed, "real", i) for i in range(n)])
     values = {name: np.asarray(values[name]) for name in pipeline.conditions if name in values}
     return Asked(values, [{} for _ in range(n)]) if values else pipeline.ask(n, {})
 

@@ -19,8 +19,8 @@ from ..diffusion.schedule import Time
 from ..engine.speed import MANY_EVALUATIONS, fastest_batch, fastest_kernels
 from ..engine.ways import Way, way_of, with_way
 from ..errors import ConfigurationError
-from ..machine import available_memory
-from ..model import build_denoiser, pick_device
+from ..machine import available_memory, pick_device
+from ..model import build_denoiser
 from ..networks.cond import Cond
 from ..randomness import derive_seeds
 from ..runs.checkpoint import Checkpoint, find_checkpoint, load_weights

@@ -13,13 +13,12 @@ import numpy as np
 from ..conditions.kinds import kind_of, load_with_conditions, read_settings
 from ..data.found import DataReport
 from ..data.load import Progress
-from ..data.pictures import PictureSet
+from ..data.pictures import PictureSet, TrainingData
 from ..data.readers import Conditions
 from ..errors import ConfigurationError
 from ..runs.folder import is_cache
 from ..settings.config import Config, finish, merge, preset_values, validate
 from ..settings.data import DataSettings
-from .loop import TrainingData
 
 CACHE = Path("cache") / "pictures.npy"
 OWN_DATA = "(given from Python)"

@@ -11,6 +11,7 @@ as those of AdamW at the same rate, is that of Liu et al. 2025, "Muon is scalabl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,39 +24,32 @@ QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024: the steepest at 0 tha
 ITERATIONS = 5
 
 
-class Muon(torch.optim.AdamW):
-    """AdamW whose `matrices` move by Muon. Convolutions count as matrices (out, in times height times width)."""
+class Muon(torch.optim.Optimizer):
+    """Moves matrices. Convolutions count as matrices (out, in times height times width); all else is for another optimizer."""
 
-    def __init__(self, module: nn.Module, lr: float, weight_decay: float = 0.0) -> None:
-        super().__init__(
-            [p for p in module.parameters() if p.requires_grad], lr=lr, weight_decay=weight_decay, fused=True
-        )
-        self.matrices = list_matrices(module)
+    def __init__(self, matrices: Sequence[Tensor], lr: float, weight_decay: float = 0.0) -> None:
+        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Move all parameters that have a gradient, after the closure, if there is one, has computed the gradients and the loss."""
+        """Move all matrices that have a gradient, after the closure, if there is one, has computed the gradients and the loss."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        rate, decay = self.param_groups[0]["lr"], self.param_groups[0]["weight_decay"]
-        moving = [p for p in self.matrices if p.grad is not None]
+        for group in self.param_groups:
+            self._move([p for p in group["params"] if p.grad is not None], group["lr"], group["weight_decay"])
+        return loss
+
+    def _move(self, matrices: list[Tensor], rate: float, decay: float) -> None:
         alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
-        for p, direction in zip(moving, self._directions(moving), strict=True):
+        for p, direction in zip(matrices, self._directions(matrices), strict=True):
             shape = (len(p), p[0].numel())
             alike.setdefault(shape, []).append((p, direction.reshape(shape)))
         for shape, pairs in alike.items():  # many small products at once
             turned = orthogonalized(torch.stack([direction for _, direction in pairs]))
             for (p, _), direction in zip(pairs, turned, strict=True):
                 p.mul_(1 - rate * decay).add_(direction.reshape(p.shape), alpha=-rate * 0.2 * max(shape) ** 0.5)
-        gradients = [p.grad for p in self.matrices]
-        for p in self.matrices:
-            p.grad = None  # AdamW passes it over
-        super().step()
-        for p, gradient in zip(self.matrices, gradients, strict=True):
-            p.grad = gradient
-        return loss
 
     def _directions(self, parameters: list[Tensor]) -> tuple[Tensor, ...]:
         """Nesterov's momentum of each gradient."""

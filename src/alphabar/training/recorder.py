@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.pictures import PictureSet, to_uint8
+from ..data.pictures import PictureSet, TrainingData, to_uint8
 from ..diffusion.denoiser import Denoiser
 from ..generation.images import filmstrip, grid, save_png
 from ..generation.pipeline import Asked, Pipeline, with_conditions
@@ -20,8 +20,8 @@ from ..runs.folder import RunFolder
 from ..samplers.base import last_state
 from ..settings.config import Config
 from ..storage import write_text
-from .loop import StepReport, TrainingData, with_derived
 from .plots import save_loss_plot
+from .step import StepReport
 
 TIME_BUCKETS = 10
 PREVIEW_SEED = 0
@@ -154,7 +154,7 @@ def shown_values(
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The pictures of these indices, uint8 (N, H, W, C), with the values of their conditions."""
     batch = data.batch(indices)
-    values = with_derived(denoiser, batch, [(PREVIEW_SEED, "preview", i) for i in range(len(indices))])
+    values = denoiser.encoders.with_derived(batch, [(PREVIEW_SEED, "preview", i) for i in range(len(indices))])
     return to_uint8(batch.x_0), {name: np.asarray(value) for name, value in values.items()}
 
 

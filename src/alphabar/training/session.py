@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..data.load import Progress
-from ..engine.speed import fused_works, settle_way
-from ..engine.ways import Way
-from ..errors import CheckpointError, ConfigurationError, DataError, NonFiniteError, StorageError, unknown
-from ..model import build_denoiser, count_parameters, pick_device
+from ..data.pictures import TrainingData
+from ..diffusion.objective import Objective
+from ..errors import CheckpointError, ConfigurationError, DataError, NonFiniteError, StorageError
+from ..model import count_parameters
 from ..runs.checkpoint import Checkpoint, find_checkpoint, open_checkpoint, save_checkpoint
-from ..runs.environment import describe_environment, package_version
+from ..runs.environment import describe_environment
 from ..runs.folder import RunFolder, check_free, check_not_training, training_lock
 from ..settings.conditions import read_condition
-from ..settings.config import FEW_STEPS, Config, Overrides, merge, resolve
+from ..settings.config import Config, Overrides, merge, resolve
 from ..storage import write_json
 from .data import OWN_DATA, RunData
-from .loop import StepReport, Trainer, TrainingData
 from .origin import inherited, take_weights
 from .recorder import Recorder, save_data_preview, save_preview, save_preview_conditions
 from .resume import changed_config, check_conditions, resumed_conditions, resumed_data
+from .settling import TIME_FOR_TRAINING, Settled, settle_preset, settle_resumed
+from .step import StepReport, Trainer
 
-MEASURE_SECONDS, MEASURE_STEPS = 3.0, 20
-ESTIMATE_SECONDS = 0.5  # enough where the speed only serves to estimate the time
-TIME_FOR_TRAINING = 0.92  # the rest of the minutes goes to previews, validation, checkpoints
 PREVIEWS = 12
 
 
@@ -53,29 +48,41 @@ class Session:
     def __init__(
         self,
         out: Path,
-        config: Config,
+        settled: Settled,
         source: RunData,
-        start: Checkpoint | None,
-        seconds_per_step: float,
+        start: Checkpoint | None = None,
         origin: Checkpoint | None = None,
         command: str = "",
+        objective: Objective | None = None,
     ) -> None:
-        self.out, self.config, self.start, self.origin, self.command = out, config, start, origin, command
+        self.out, self.start, self.origin, self.command = out, start, origin, command
         self.data, self.held_out, self.report = source.train, source.held_out, source.report
-        self.fingerprint = source.fingerprint
-        self.trainer = Trainer(config, source.train)
+        self.fingerprint, self.notes = source.fingerprint, list(settled.notes)
+        self.trainer = Trainer(settled.config, source.train, settled.denoiser, objective, settled.engine)
+        self.seconds_per_step = settled.seconds + self.trainer.updater.rehearse()
+        self.fresh: list[str] = []  # encoders that do not come from the origin
         if start is not None:
             self.trainer.load_state(
                 start.step, start.tensors("model"), start.tensors("ema"), start.tensors("optimizer")
             )
-        self.fresh: list[str] = []  # encoders that do not come from the origin
         if origin is not None:
             self.fresh = take_weights(self.trainer.denoiser, origin)
-            self.trainer.ema.module.load_state_dict(self.trainer.denoiser.state_dict())
-        self.seconds_per_step = seconds_per_step
+            self.trainer.average.load_state_dict(self.trainer.denoiser.state_dict())
+        if settled.config.train.steps is None:
+            self.plan_minutes(settled.config.train.minutes)
         self.recorder: Recorder | None = None
         self._stop = False
         self._saved = self.trainer.steps_done if start else None
+
+    @property
+    def config(self) -> Config:
+        """The whole configuration, with nothing left open."""
+        return self.trainer.config
+
+    def plan_minutes(self, minutes: float) -> None:
+        """Set the number of steps to as many as fit into these minutes from here on."""
+        more = max(1, int(minutes * 60 * TIME_FOR_TRAINING / self.seconds_per_step))
+        self.trainer.plan_steps(self.trainer.steps_done + more)
 
     @property
     def plan(self) -> Plan:
@@ -83,7 +90,7 @@ class Session:
         train, done = self.config.train, self.trainer.steps_done
         left = max(0, (train.steps or 0) - done)
         return Plan(
-            str(self.trainer.device), str(Way(train.precision, train.kernels)), torch.get_num_threads(), count_parameters(self.trainer.denoiser), done, train.steps or 0,
+            str(self.trainer.engine.device), str(self.trainer.engine.way), train.threads or 1, count_parameters(self.trainer.denoiser), done, train.steps or 0,
             (train.steps or 0) * train.batch_size / len(self.data), left * self.seconds_per_step / TIME_FOR_TRAINING,
         )  # fmt: skip
 
@@ -168,7 +175,7 @@ class Session:
     def _preview(self, run: RunFolder) -> None:
         if len(self.data.shape) == 3:
             data = self.held_out if self.held_out is not None and len(self.held_out) else self.data
-            save_preview(run, self.config, self.trainer.ema.module, data, self.trainer.steps_done)
+            save_preview(run, self.config, self.trainer.average, data, self.trainer.steps_done)
             if self.trainer.steps_done == 0 and set(self.config.conditions) - {"class"}:
                 save_preview_conditions(run, data, self.trainer.denoiser, self.config.train.preview_pictures)
 
@@ -201,13 +208,15 @@ def prepare(
     held_out: TrainingData | None = None,
     progress: Progress | None = None,
     command: str = "",
+    objective: Objective | None = None,
 ) -> Session:
     """Read the data, settle every setting, measure the speed; return a session that is ready to run.
 
     data: a source as in `alphabar train`, or an object with the methods of `TrainingData`, then `held_out` may be given too;
     None with resume: what the run was made from. settings: {"train.batch_size": 64} or ["train.batch_size=64"], over those of
     the file `config`, over those of the preset. init: a run or checkpoint folder whose network and averaged weights to start
-    from, as a new run. command: recorded in run.json as what made the run. Raises ConfigurationError, DataError or CheckpointError.
+    from, as a new run. command: recorded in run.json as what made the run. objective: what is
+    minimised, default: denoising; a run does not record it. Raises ConfigurationError, DataError or CheckpointError.
     """
     out = Path(out)
     values = resolve(preset, Path(config) if config else None, settings)
@@ -219,73 +228,12 @@ def prepare(
             "--resume goes on with a run, --init starts a new one from another's weights; give one"
         )
     if resume:
-        return _resume(data, out, values, minutes, accept_changed_data, held_out, progress)
+        return _resume(data, out, values, minutes, accept_changed_data, held_out, progress, objective)
     check_free(out)
     origin = None if init is None else find_checkpoint(Path(init))
     values = values if origin is None else merge(inherited(origin), values)
     source = RunData.read(data, held_out, values, out, progress)
-    settled, seconds = settle_preset(values, source)
-    return Session(out, settled, source, None, seconds, origin, command)
-
-
-def settle_preset(values: Mapping[str, Any], source: RunData) -> tuple[Config, float]:
-    """The configuration that is trained, and the seconds of a step: "auto" becomes the quick preset where the minutes are short for the small one."""
-    chosen = source.config(values)
-    check_before_start(chosen)
-    settled, seconds = settle(chosen, source.train)
-    of_minutes = chosen.train.steps is None and values.get("preset", "auto") == "auto"
-    if of_minutes and settled.preset == "small" and (settled.train.steps or 0) < FEW_STEPS:
-        return settle(source.config({**values, "preset": "quick"}), source.train)
-    return settled, seconds
-
-
-def settle(config: Config, data: TrainingData) -> tuple[Config, float]:
-    """Fill in what only the machine can tell: threads, and the number of steps that fit into the minutes. Returns the speed too."""
-    if config.train.threads:
-        torch.set_num_threads(config.train.threads)
-    config = with_speed(with_train(config, threads=torch.get_num_threads()), data)
-    seconds = measure_step(config, data, ESTIMATE_SECONDS if config.train.steps else MEASURE_SECONDS)
-    steps = config.train.steps or max(1, int(config.train.minutes * 60 * TIME_FOR_TRAINING / seconds))
-    return with_train(config, steps=steps), seconds
-
-
-def with_speed(config: Config, data: TrainingData) -> Config:
-    """The configuration with precision and kernels settled: as given, or the fastest here that agree with plain float32."""
-    train = config.train
-    if len(data.shape) != 3 or len(data) == 0:
-        plain = {"precision": "float32", "kernels": "native"}
-        return with_train(config, **{key: value for key, value in plain.items() if getattr(train, key) == "auto"})
-    denoiser = build_denoiser(config, data.shape).to(pick_device(train.device))
-    if train.channels_last:
-        denoiser = denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    denoiser.train()
-    choice = settle_way(
-        denoiser,
-        data.shape,
-        train.precision,
-        train.kernels,
-        lambda a_picture: train.steps * train.batch_size * a_picture if train.steps else train.minutes * 60,
-    )
-    return with_train(config, precision=choice.way.precision, kernels=choice.way.kernels)
-
-
-def with_train(config: Config, **changes: Any) -> Config:
-    """The configuration with other training settings."""
-    return config.model_copy(update={"train": config.train.model_copy(update=changes)})
-
-
-def measure_step(config: Config, data: TrainingData, budget: float) -> float:
-    """Seconds of one optimizer step, the median of those that fit into `budget` seconds, on a trainer that is thrown away."""
-    if len(data) == 0:
-        raise DataError("there is nothing to train on: all pictures are held out; lower data.held_out")
-    trainer = Trainer(config, data)
-    began, taken = time.monotonic(), list[float]()
-    while len(taken) < 2 or (time.monotonic() - began < budget and len(taken) < MEASURE_STEPS):
-        start = time.monotonic()
-        trainer.step()
-        taken.append(time.monotonic() - start)
-    warm = sorted(taken[1:])  # the first one also loads and compiles what the others find ready
-    return warm[len(warm) // 2]
+    return Session(out, settle_preset(values, source), source, None, origin, command, objective)
 
 
 def _resume(
@@ -296,6 +244,7 @@ def _resume(
     accept_changed_data: bool,
     held_out: TrainingData | None,
     progress: Progress | None,
+    objective: Objective | None,
 ) -> Session:
     start = last_checkpoint(out)
     saved = start.config.model_dump()
@@ -308,21 +257,17 @@ def _resume(
     config = changed_config(start.config, values).model_copy(update={"conditions": settled})
     source = RunData.read(data, held_out, {"data": own, "conditions": conditions}, out, progress)
     check_same_data(source, start, out, accept_changed_data)
-    if config.train.kernels == "fused" and not fused_works():
-        config = with_train(config, kernels="native")  # the same but for rounding
-    if config.train.threads:
-        torch.set_num_threads(config.train.threads)
-    seconds = measure_step(config, source.train, ESTIMATE_SECONDS if minutes is None else MEASURE_SECONDS)
-    if minutes is not None:
-        config = with_train(config, steps=start.step + max(1, int(minutes * 60 * TIME_FOR_TRAINING / seconds)))
-    if start.step >= (config.train.steps or 0):
-        raise ConfigurationError(
-            f"{out} has reached its {config.train.steps} steps already; give more --steps or --minutes to go on"
-        )
     if source.settings is not None:
         place = {"source": source.settings.source, "path": source.settings.path}
         config = config.model_copy(update={"data": config.data.model_copy(update=place)})
-    return Session(out, config, source, start, seconds)
+    if minutes is None and start.step >= (config.train.steps or 0):
+        raise ConfigurationError(
+            f"{out} has reached its {config.train.steps} steps already; give more --steps or --minutes to go on"
+        )
+    session = Session(out, settle_resumed(config, source.train), source, start, objective=objective)
+    if minutes is not None:
+        session.plan_minutes(minutes)
+    return session
 
 
 def last_checkpoint(out: Path) -> Checkpoint:
@@ -349,19 +294,3 @@ def check_same_data(source: RunData, start: Checkpoint, out: Path, accept_change
             f"the data has shape {tuple(source.train.shape)}, the run {start.shape}; give data of the same shape"
         )
     check_conditions(source, start.config)
-
-
-def check_before_start(config: Config) -> None:
-    """Raise ConfigurationError for settings that would only fail once the run folder exists, or when samples are made."""
-    if config.sample.variance == "learned" and not config.diffusion.learned_variance:
-        raise ConfigurationError("sample.variance=learned needs diffusion.learned_variance=true")
-    if config.schedule.kind != "continuous_cosine" and (config.sample.steps or 0) > config.schedule.steps:
-        raise ConfigurationError(
-            f"sample.steps = {config.sample.steps} is more than schedule.steps = {config.schedule.steps}"
-        )
-    guidance = config.sample.guidance
-    for name in guidance if isinstance(guidance, dict) else ():
-        if name not in config.conditions:
-            raise unknown("condition in sample.guidance", name, config.conditions)
-    if config.train.tensorboard and package_version("tensorboard") is None:
-        raise ConfigurationError("train.tensorboard needs TensorBoard: pip install 'alphabar[tensorboard]'")

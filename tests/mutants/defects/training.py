@@ -78,17 +78,9 @@ def _(original: Any) -> Any:
     return lambda n, seed, epoch: original(n, seed, 0)
 
 
-@DEFECTS.seed("accumulated parts not averaged", "Trainer._accumulate_gradients", LOOP, "accumulation")
+@DEFECTS.seed("accumulated parts not averaged", "Engine.backward", LOOP, "accumulation")
 def _(original: Any) -> Any:
-    def accumulate(self: Any, step: int) -> Any:
-        loss, *rest = original(self, step)
-        parts = self.config.train.accumulate
-        for parameter in self.denoiser.parameters():
-            if parameter.grad is not None:
-                parameter.grad.mul_(parts)
-        return loss * parts, *rest
-
-    return accumulate
+    return lambda self, objective, denoiser, batch, draw, n: original(self, objective, denoiser, batch, draw, len(draw))
 
 
 @DEFECTS.seed("non-finite loss reaches the weights", "Trainer.step", LOOP, "non_finite")
@@ -97,13 +89,13 @@ def _(original: Any) -> Any:
         try:
             return original(self)
         except NonFiniteError:
-            self.optimizer.step()
+            self.updater.update(self.steps_done)
             raise
 
     return step
 
 
-@DEFECTS.seed("optimizer state not restored", "_like", LOOP, "resume_is_exact")
+@DEFECTS.seed("optimizer state not restored", "like", LOOP, "resume_is_exact")
 def _(original: Any) -> Any:
     return lambda value, parameter: original(value if value.ndim == 0 else torch.zeros_like(value), parameter)
 
@@ -124,11 +116,11 @@ def _(original: Any) -> Any:
     return unlocked
 
 
-@DEFECTS.seed("what is made differs by place in the batch", "with_derived", LEARNED, "steps_draw_anew")
+@DEFECTS.seed("what is made differs by place in the batch", "Encoders.with_derived", LEARNED, "steps_draw_anew")
 def _(original: Any) -> Any:
-    return lambda denoiser, batch, keys: original(denoiser, batch, [(seed, place) for seed, _, place in keys])
+    return lambda self, batch, keys: original(self, batch, [(seed, place) for seed, _, place in keys])
 
 
-@DEFECTS.seed("conditions dropped together", "Trainer._dropped", LEARNED, "own_probability")
+@DEFECTS.seed("conditions dropped together", "Chance._hidden", LEARNED, "own_probability")
 def _(original: Any) -> Any:
-    return lambda self, name, probability, n, step: original(self, "any", probability, n, step)
+    return lambda self, name, probability, step: original(self, "any", probability, step)
