@@ -338,8 +338,6 @@ template <class T> bool backward(const T* qkv, const T* out, const T* g, const f
 
 }  // namespace
 
-// qkv and its gradient (N, L, 3, heads, d), out and g (N, L, heads, d), lse (N, heads, L) float; shape N, L, heads, d; low: bfloat16.
-// Returns 0, or 1 where memory was short.
 extern "C" {
 
 int attention(const void* qkv, void* out, float* lse, const long* shape, int low, int threads) {

@@ -10,8 +10,8 @@ extern "C" {
 
 // ---- The build ----
 
-int kernels_openmp(void);      // the version of OpenMP as a date (201511), or 0 for a build without OpenMP
-int kernels_vector_width(void);  // floats in a vector: 4, 8 or 16
+int kernels_openmp(void);             // the version of OpenMP as a date (201511), or 0 for a build without OpenMP
+int kernels_vector_width(void);       // floats in a vector: 4, 8 or 16
 int kernels_bfloat16_products(void);  // 1 where products of bfloat16 are computed by the processor's own instruction
 
 // ---- Group normalisation; gain, bias, offset and each array of `out` and `kept` are (N, C) ----
@@ -32,7 +32,8 @@ int attention_gradients(const void* qkv, const void* out, const void* g, const f
                         int threads);
 
 // ---- Convolutions; y, added and g (N, H', W', O), w (O, C, taps, taps) with its strides `steps`; way: 0 PLAIN, 1 DOUBLED, 2 HALVED,
-// 3 SINGLE; H' and W' are H and W, twice them (DOUBLED) or half of them (HALVED) ----
+// 3 SINGLE; H' and W' are H and W, twice them (DOUBLED) or half of them, rounded down (HALVED). HALVED adds the bias once to each sum of 2x2.
+// `factor` and `constant` (N, C), `bias` (O,) and `added` may be null. The gradient of a kernel exists for PLAIN, DOUBLED and SINGLE. ----
 
 long winograd_packed_floats(int way, const long* shape, int low);
 void winograd_pack(int way, const float* w, const long* steps, float* packed, const long* shape, int low, int threads);

@@ -226,7 +226,6 @@ template <class T> Map<T> writing(void* x, const long* shape) { return {(T*)x, s
 
 }  // namespace
 
-// Pictures (N, H, W, C) with their shape, all else (N, C) float; low: pictures are bfloat16; out: arrays to be filled, as above.
 extern "C" {
 
 void norm_coefficients(const void* x, const long* shape, const float* gain, const float* bias, const float* offset, long groups, float eps,

@@ -434,8 +434,6 @@ template <class Of> auto by_type(int low, Of of) { return low ? of(Low()) : of(f
 
 }  // namespace
 
-// x (N, H, W, C), y and g (N, H', W', O), w (O, C, taps, taps) with its steps; shape N, H, W, C, O; low: pictures are bfloat16. H' and W' are
-// H and W, twice them (DOUBLED) or half of them (HALVED). What returns int returns 0, or 1 where memory was short.
 extern "C" {
 
 long winograd_packed_floats(int way, const long* shape, int low) {
