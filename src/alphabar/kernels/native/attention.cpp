@@ -10,6 +10,7 @@
 
 #include <cmath>
 
+#include "kernels.h"
 #include "products.h"
 
 namespace {
@@ -25,9 +26,6 @@ template <class T> struct Heads {  // (n, places, heads x d), `step` values from
 template <class T> using Unit = typename Element<Multiplied<T>>::unit;  // one value, or two neighbours of k
 template <class T> constexpr int STEP = at_once<Multiplied<T>>();
 template <class T> constexpr long steps(long k) { return up(k, STEP<T>) / STEP<T>; }
-
-inline void put_row(float* to, vec v) { store(to, v); }
-inline void put_row(int32_t* to, vec v) { store((Low*)to, v); }
 
 // (places, k): k runs over channels.
 template <class T> void by_place(const T* from, long step, long places, long d, Unit<T>* to) {
@@ -143,14 +141,14 @@ template <class T> struct Forward {
     float *scores, *weights, *result;
 
     Forward(long places, long d) : s(places, d), scale(1 / std::sqrt(float(d))) {
-        static thread_local Room rooms[7];
-        keys = rooms[0].of<Unit<T>>(places * s.of_channels);
-        queries = rooms[1].of<Unit<T>>(places * s.of_channels);
-        values = rooms[2].of<Unit<T>>(s.of_places * s.wide());
-        panel = rooms[3].of<Unit<T>>(s.of_channels * s.block());
-        scores = rooms[4].of<float>(places * s.block());
-        weights = rooms[5].of<float>(steps<T>(places) * s.block());
-        result = rooms[6].of<float>(d * s.block());
+        static thread_local Scratch scratch[7];
+        keys = scratch[0].of<Unit<T>>(places * s.of_channels);
+        queries = scratch[1].of<Unit<T>>(places * s.of_channels);
+        values = scratch[2].of<Unit<T>>(s.of_places * s.wide());
+        panel = scratch[3].of<Unit<T>>(s.of_channels * s.block());
+        scores = scratch[4].of<float>(places * s.block());
+        weights = scratch[5].of<float>(steps<T>(places) * s.block());
+        result = scratch[6].of<float>(d * s.block());
     }
 
     // A vector of queries: its scores -> exp(scale (S - largest)) for the product with the values; 1 / their sum; lse.
@@ -216,17 +214,17 @@ template <class T> struct Backward {
     float *scores, *towards, *paired_slopes, *result, *of_keys, *of_values, *inner;  // `inner` is D
 
     Backward(long places, long d) : s(places, d), scale(1 / std::sqrt(float(d))) {
-        static thread_local Room rooms[18];
-        Room* room = rooms;
-        for (Unit<T>** rows : {&keys, &values, &queries, &gradients}) *rows = room++->of<Unit<T>>(places * s.of_channels);
+        static thread_local Scratch scratch[18];
+        Scratch* buffer = scratch;
+        for (Unit<T>** rows : {&keys, &values, &queries, &gradients}) *rows = buffer++->of<Unit<T>>(places * s.of_channels);
         for (Unit<T>** rows : {&keys_by_channel, &queries_by_channel, &gradients_by_channel})
-            *rows = room++->of<Unit<T>>(s.of_places * s.wide());
-        for (Unit<T>** lanes : {&query_panel, &gradient_panel}) *lanes = room++->of<Unit<T>>(s.of_channels * s.block());
-        for (Unit<T>** rows : {&weights, &slopes}) *rows = room++->of<Unit<T>>(places * s.block() / STEP<T>);
-        for (float** rows : {&scores, &towards, &paired_slopes}) *rows = room++->of<float>(up(places, LANES) * s.block());
-        for (float** rows : {&of_keys, &of_values}) *rows = room++->of<float>(places * s.wide());
-        result = room++->of<float>(d * s.block());
-        inner = room++->of<float>(up(places, LANES) + LANES);
+            *rows = buffer++->of<Unit<T>>(s.of_places * s.wide());
+        for (Unit<T>** lanes : {&query_panel, &gradient_panel}) *lanes = buffer++->of<Unit<T>>(s.of_channels * s.block());
+        for (Unit<T>** rows : {&weights, &slopes}) *rows = buffer++->of<Unit<T>>(places * s.block() / STEP<T>);
+        for (float** rows : {&scores, &towards, &paired_slopes}) *rows = buffer++->of<float>(up(places, LANES) * s.block());
+        for (float** rows : {&of_keys, &of_values}) *rows = buffer++->of<float>(places * s.wide());
+        result = buffer++->of<float>(d * s.block());
+        inner = buffer++->of<float>(up(places, LANES) + LANES);
     }
 
     void sum_inner(const T* g, const T* out, long step) {
@@ -307,9 +305,9 @@ template <class T> struct Backward {
 
 struct Shape { long n, places, heads, d; };
 
-template <class Of> bool every_head(const Shape& shape, int threads, Of of) {
+template <class Of> bool every_head(const Shape& shape, [[maybe_unused]] int threads, Of of) {
     bool enough = true;
-    long together = shape.n >= 4 * threads ? shape.heads : 1;  // heads of a picture share lines of the cache
+    [[maybe_unused]] long together = shape.n >= 4 * threads ? shape.heads : 1;  // heads of a picture share lines of the cache
 #pragma omp parallel for num_threads(threads) schedule(dynamic, together) reduction(&& : enough)
     for (long item = 0; item < shape.n * shape.heads; item++)
         enough = succeeds([&] { of(item / shape.heads, item % shape.heads); }) && enough;
@@ -340,8 +338,6 @@ template <class T> bool backward(const T* qkv, const T* out, const T* g, const f
 
 }  // namespace
 
-// qkv and its gradient (N, L, 3, heads, d), out and g (N, L, heads, d), lse (N, heads, L) float; shape N, L, heads, d; low: bfloat16.
-// Returns 0, or 1 where memory was short.
 extern "C" {
 
 int attention(const void* qkv, void* out, float* lse, const long* shape, int low, int threads) {

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "kernels.h"
 #include "vectors.h"
 
 namespace {
@@ -14,10 +15,11 @@ template <class T> struct Map {  // (n, places, channels), rows of so many place
     T* data;
     long n, rows, columns, channels;
     T* pixel(long image, long place) const { return data + (image * rows * columns + place) * channels; }
+    bool empty() const { return rows * columns == 0; }  // the formulas then divide by one place instead of none
 };
 
 // Calls of(image, first channel, number of channels) for pieces of all pictures, on all threads.
-template <class Of> void pieces(long n, long channels, int threads, Of of) {
+template <class Of> void pieces(long n, long channels, [[maybe_unused]] int threads, Of of) {
     long width = TOGETHER * WIDTH, each = (channels + width - 1) / width;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (long item = 0; item < n * each; item++) {
@@ -27,7 +29,7 @@ template <class Of> void pieces(long n, long channels, int threads, Of of) {
 }
 
 // Calls of(image, place, first channel, channels from there on) for each vector of each pixel, on all threads.
-template <class T, class Of> void every_pixel(const Map<T>& x, int threads, Of of) {
+template <class T, class Of> void every_pixel(const Map<T>& x, [[maybe_unused]] int threads, Of of) {
     long rows = x.rows, columns = x.columns, channels = x.channels;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (long row = 0; row < x.n * rows; row++)
@@ -63,8 +65,8 @@ template <class Full, class One> inline void by_vectors(long channels, Full full
 
 // Around the first pixel of each channel, so that a mean far from 0 costs no digits.
 template <int V, class T> void centred_sums(const Map<const T>& x, long image, long c, long channels, float* first, float* second) {
-    vec around[V];
-    for (int v = 0; v < V; v++) around[v] = load_up_to(x.pixel(image, 0) + c + v * WIDTH, channels - v * WIDTH);
+    vec around[V] = {};
+    for (int v = 0; v < V && !x.empty(); v++) around[v] = load_up_to(x.pixel(image, 0) + c + v * WIDTH, channels - v * WIDTH);
     sums<V>(x.rows, x.columns, channels, first, second, [&](long place, int v, vec& a, vec& b) {
         vec d = load_up_to(x.pixel(image, place) + c + v * WIDTH, V > 1 ? WIDTH : channels) - around[v];
         a += d;
@@ -77,13 +79,14 @@ template <int V, class T> void centred_sums(const Map<const T>& x, long image, l
 template <class T>
 void coefficients(const Map<const T>& x, long image, const float* gain, const float* bias, const float* offset, long groups, float eps,
                   float* const* out) {
-    long size = x.channels / groups, places = x.rows * x.columns, start = image * x.channels;
+    long size = x.channels / groups, places = x.empty() ? 1 : x.rows * x.columns, start = image * x.channels;
     float *scale = out[0] + start, *shift = out[1] + start, *back = out[2] + start, *apart = out[3] + start, *rate = out[4] + start;
     for (long group = 0; group < groups; group++) {
         double mean = 0, inside = 0;
         for (long c = group * size; c < (group + 1) * size; c++) {
             double first = scale[c], second = shift[c];  // the sums
-            apart[c] = float(first / places + load_one(x.pixel(image, 0) + c) + offset[start + c]);
+            float around = x.empty() ? 0 : load_one(x.pixel(image, 0) + c);
+            apart[c] = float(first / places + around + offset[start + c]);
             mean += apart[c];
             inside += second - first * first / places;
         }
@@ -187,7 +190,7 @@ void norm_gradients(const Map<const T>& g, const Map<const T>& x, const Kept& ke
                    [&](long i, long some) { slope_sums<1>(g, x, kept, with_silu, image, c + i, some, s_0 + i, s_1 + i); });
     });
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (long image = 0; image < x.n; image++) gradients(kept, image, x.channels, groups, x.rows * x.columns, out);
+    for (long image = 0; image < x.n; image++) gradients(kept, image, x.channels, groups, x.empty() ? 1 : x.rows * x.columns, out);
 }
 
 // A g_z + P x + Q.
@@ -223,7 +226,6 @@ template <class T> Map<T> writing(void* x, const long* shape) { return {(T*)x, s
 
 }  // namespace
 
-// Pictures (N, H, W, C) with their shape, all else (N, C) float; low: pictures are bfloat16; out: arrays to be filled, as above.
 extern "C" {
 
 void norm_coefficients(const void* x, const long* shape, const float* gain, const float* bias, const float* offset, long groups, float eps,

@@ -37,6 +37,10 @@ template <> struct Element<Pairs> : Neighbours<int64_t> {};
 inline void put_unit(float* to, vec first, vec) { store(to, first); }
 inline void put_unit(int32_t* to, vec first, vec second) { put(to, paired(first, second)); }
 
+// A vector of neighbours along k.
+inline void put_row(float* to, vec v) { store(to, v); }
+inline void put_row(int32_t* to, vec v) { store((Low*)to, v); }
+
 template <class I, int M, int V, bool ADD>
 inline void product(const typename Element<I>::unit* a, long a_row, long a_k, const float* b, long k, float* c, long c_row) {
     vec sum[M][V];

@@ -10,7 +10,15 @@
 #include <new>
 #include <type_traits>
 #if defined(__AVX512F__)
+#if !defined(__clang__)  // GCC before 13 warns about its own header (its bug 105593)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
+#if !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
 #endif
 
 namespace {
@@ -118,7 +126,7 @@ template <class T> inline void store_up_to(T* p, vec v, long n) {
 }
 
 // The first halves of two vectors, their values in turns; and a vector whose first half are the sums of two neighbours each.
-inline words in_turns(words a, words b) {
+inline words in_turns(words a, [[maybe_unused]] words b) {
 #if defined(__AVX512F__)
     const words turn = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
     return (words)_mm512_permutex2var_epi32((__m512i)a, (__m512i)turn, (__m512i)b);
@@ -232,19 +240,41 @@ template <class T> inline vec silu(vec z) { return z * sigmoid<T>(z); }
 
 // ---- Memory that threads keep from call to call ----
 
-struct Room {
-    void* memory = nullptr;
-    long size = 0;
-    ~Room() { std::free(memory); }
+// A buffer that grows at once and shrinks late. Layers of different sizes take turns, so a buffer that followed each request would be
+// allocated again at each layer. Of every PERIOD requests the largest is remembered; a buffer more than four times as large as that is
+// freed. A thread holds at most four times what its last PERIOD requests needed, and nothing once it has ended.
+class Scratch {
+  public:
+    static constexpr long PERIOD = 1024, EXCESS = 4, PAGE = 4096;
+
+    Scratch() = default;
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+    ~Scratch() { std::free(memory); }
+
+    long bytes() const { return size; }
+
+    // Room for `count` values, valid until the next request. Throws bad_alloc.
     template <class P> P* of(long count) {
-        long wanted = up(count * (long)sizeof(P) + 256, 4096);
-        if (wanted > size) {
-            std::free(memory);
-            memory = std::aligned_alloc(4096, wanted);
-            size = memory ? wanted : 0;
-            if (!memory) throw std::bad_alloc();
+        long needed = up(count * (long)sizeof(P) + 256, PAGE);
+        largest = std::max(largest, needed);
+        if (needed > size) allocate(needed);
+        if (++requests == PERIOD) {
+            if (size > EXCESS * largest) allocate(largest);
+            requests = largest = 0;
         }
         return (P*)memory;
+    }
+
+  private:
+    void* memory = nullptr;
+    long size = 0, largest = 0, requests = 0;
+
+    void allocate(long needed) {
+        std::free(memory);
+        memory = std::aligned_alloc(PAGE, needed);
+        size = memory ? needed : 0;
+        if (!memory) throw std::bad_alloc();
     }
 };
 

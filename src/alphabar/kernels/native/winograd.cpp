@@ -14,6 +14,7 @@
 // Numbers: T, what is stored, float or bfloat16 (Low); I, what is multiplied, float, or pairs of bfloat16 where the processor has their
 // product. All sums are in float.
 
+#include "kernels.h"
 #include "products.h"
 
 namespace {
@@ -109,9 +110,9 @@ template <class W, class T> struct Tiles {  // of a picture that is convolved
 
     // Calls of(stage, its line, row of tiles) for rows of tiles from first to last, numbered through all pictures; stage is the first of the
     // rows of pixels that it needs, with zeros around the picture. Neighbouring rows of tiles share what is staged.
-    template <class Of> void staged(long first, long last, Room& room, Of of) const {
+    template <class Of> void staged(long first, long last, Scratch& scratch, Of of) const {
         auto lines = [](long tiles) { return W::APART * tiles + W::IN - W::APART; };
-        T* stage = room.of<T>(lines(std::min(rows(), last - first)) * line());
+        T* stage = scratch.of<T>(lines(std::min(rows(), last - first)) * line());
         for (long row = first; row < last;) {
             long image = row / rows(), top = row % rows(), run = std::min(rows() - top, last - row);
             for (long i = 0; i < lines(run); i++) stage_row(image, W::APART * top - MARGIN + i, stage + i * line());
@@ -177,7 +178,8 @@ template <class W> inline void load_kernel(const float* w, long outputs, const l
     both(W::kernel, g, u);
 }
 
-template <class W, class I> void pack(const float* w, float* packed, long c, long o, const long* steps, int threads) {
+template <class W, class I>
+void pack(const float* w, float* packed, long c, long o, const long* steps, [[maybe_unused]] int threads) {
     Panels panels(o);
     long depth = up(c, at_once<I>()) / at_once<I>();
 #pragma omp parallel for num_threads(threads) schedule(static)
@@ -218,6 +220,7 @@ template <class T> inline void put_pixel(const Output<T>& y, long image, long i,
 // A^T m A of a row of tiles, for the outputs of a panel.
 template <class W, class T>
 void output_row(Output<T> y, const float* sums, long place_step, long image, long row, long columns, long o, int vectors) {
+    constexpr int PLACES = places<W>();
     for (int v = 0; v < vectors; v++) {
         long output = o + v * WIDTH;
         if (output >= y.channels) return;
@@ -226,7 +229,7 @@ void output_row(Output<T> y, const float* sums, long place_step, long image, lon
             const float* from = sums + (t * vectors + v) * WIDTH;
             vec m[W::SIDE][W::SIDE], out[W::OUT][W::OUT];
 #pragma GCC unroll 16
-            for (int place = 0; place < places<W>(); place++) m[place / W::SIDE][place % W::SIDE] = load(from + place * place_step);
+            for (int place = 0; place < PLACES; place++) m[place / W::SIDE][place % W::SIDE] = load(from + place * place_step);
             both(W::output, m, out);
             for (int i = 0; i < W::OUT; i++)
                 for (int j = 0; j < W::OUT; j++) put_pixel(y, image, W::OUT * row + i, W::OUT * t + j, output, out[i][j] + bias);
@@ -238,26 +241,27 @@ void output_row(Output<T> y, const float* sums, long place_step, long image, lon
 template <class W, class T, class I>
 void convolve_block(const Tiles<W, T>& tiles, const float* packed, const Output<T>& y, const Panels& panels, long first, long last) {
     typedef typename Element<I>::unit unit;
-    static thread_local Room stage_room, inputs_room, sums_room;
+    static thread_local Scratch stage_scratch, inputs_scratch, sums_scratch;
+    constexpr int PLACES = places<W>();
     long columns = tiles.columns(), count = (last - first) * columns, padded = tiles.x.padded();
     long depth = up(tiles.x.channels, at_once<I>()) / at_once<I>();
-    I* inputs = inputs_room.of<I>(places<W>() * count * padded);
-    float* sums = sums_room.of<float>(places<W>() * count * WIDEST * WIDTH);
-    tiles.staged(first, last, stage_room, [=](const T* stage, long line, long row) {
+    I* inputs = inputs_scratch.of<I>(PLACES * count * padded);
+    float* sums = sums_scratch.of<float>(PLACES * count * WIDEST * WIDTH);
+    tiles.staged(first, last, stage_scratch, [=](const T* stage, long line, long row) {
         for (long t = 0; t < columns; t++)
             for (long c = 0; c < padded; c += WIDTH) {
                 vec v[W::SIDE][W::SIDE];
                 load_tile<W>(stage + W::APART * t * padded + c, line, padded, v);
                 I* to = inputs + ((row - first) * columns + t) * padded + c;
 #pragma GCC unroll 16
-                for (int place = 0; place < places<W>(); place++, to += count * padded) store(to, v[place / W::SIDE][place % W::SIDE]);
+                for (int place = 0; place < PLACES; place++, to += count * padded) store(to, v[place / W::SIDE][place % W::SIDE]);
             }
     });
     for (long panel = 0; panel < panels.count; panel++) {
         int vectors = panels.size(panel);
         long width = vectors * WIDTH;
-        const float* kernel = packed + places<W>() * depth * panels.first(panel) * WIDTH;
-        for (int place = 0; place < places<W>(); place++)
+        const float* kernel = packed + PLACES * depth * panels.first(panel) * WIDTH;
+        for (int place = 0; place < PLACES; place++)
             products<I, false>(vectors, (const unit*)(inputs + place * count * padded), padded / at_once<I>(), 1,
                                kernel + place * depth * width, depth, sums + place * count * width, width, count);
         for (long row = first; row < last; row++)
@@ -270,6 +274,7 @@ template <class W, class T, class I> bool convolve(const Picture<T>& x, const fl
     Panels panels(y.channels);
     Tiles<W, T> tiles(x);
     long rows = x.n * tiles.rows();
+    if (rows * tiles.columns() == 0) return true;
     long of_tile = places<W>() * (x.padded() * (long)sizeof(I) + panels.size(0) * WIDTH * (long)sizeof(float));
     long together = std::max(LEAST_TILES, BLOCK_BYTES / of_tile);
     long blocks = up(std::max(1L, rows * tiles.columns() / together), threads), each = (rows + blocks - 1) / blocks;
@@ -309,9 +314,9 @@ template <class W, class T, class I> struct KernelGradient {
         return std::max(1L, std::min(rows, most));
     }
 
-    void transform_inputs(long first, long last, long depth, unit* inputs, Room& room) const {  // (place, k, channel)
+    void transform_inputs(long first, long last, long depth, unit* inputs, Scratch& scratch) const {  // (place, k, channel)
         long pairs = this->pairs, columns = this->columns, padded = this->padded, step = this->step;
-        tiles.staged(first, last, room, [=](const T* stage, long line, long row) {
+        tiles.staged(first, last, scratch, [=](const T* stage, long line, long row) {
             for (long p = 0; p < pairs; p++)
                 for (long c = 0; c < padded; c += WIDTH) {  // a pair: two tiles that follow each other in a row
                     vec v[W::SIDE][W::SIDE], second[W::SIDE][W::SIDE] = {};
@@ -362,10 +367,10 @@ template <class W, class T, class I> struct KernelGradient {
 
     // Adds the rows of tiles from first to last.
     void add(long first, long last, float* sums) const {
-        static thread_local Room stage_room, inputs_room, spread_room;
+        static thread_local Scratch stage_scratch, inputs_scratch, spread_scratch;
         long depth = (last - first) * pairs;
-        unit *inputs = inputs_room.of<unit>(PLACES * depth * step), *spread = spread_room.of<unit>(PLACES * depth * outputs);
-        transform_inputs(first, last, depth, inputs, stage_room);
+        unit *inputs = inputs_scratch.of<unit>(PLACES * depth * step), *spread = spread_scratch.of<unit>(PLACES * depth * outputs);
+        transform_inputs(first, last, depth, inputs, stage_scratch);
         transform_gradients(first, last, depth, spread);
         for (long place = 0; place < PLACES; place++)
             for (long panel = 0; panel < panels.count; panel++) {
@@ -377,11 +382,11 @@ template <class W, class T, class I> struct KernelGradient {
     }
 
     bool add_share(long share) const {
-        long last = rows * (share + 1) / shares, chunk = std::max(1L, GRADIENT_TILES / columns);
-        float* own = sums + share * all_sums();
-        std::memset(own, 0, all_sums() * sizeof(float));
+        long last = rows * (share + 1) / shares, chunk = std::max(1L, GRADIENT_TILES / std::max(1L, columns));
+        float* to = sums + share * all_sums();
+        std::memset(to, 0, all_sums() * sizeof(float));
         return succeeds([&] {
-            for (long row = rows * share / shares; row < last; row += chunk) add(row, std::min(last, row + chunk), own);
+            for (long row = rows * share / shares; row < last; row += chunk) add(row, std::min(last, row + chunk), to);
         });
     }
 
@@ -402,9 +407,9 @@ template <class W, class T, class I> struct KernelGradient {
     }
 
     bool run(float* w, const long* steps, int threads) {
-        static thread_local Room sums_room;
+        static thread_local Scratch sums_scratch;
         shares = shares_for(threads);
-        sums = sums_room.of<float>(shares * all_sums());
+        sums = sums_scratch.of<float>(shares * all_sums());
         bool enough = true;
 #pragma omp parallel for num_threads(threads) schedule(dynamic) reduction(&& : enough)
         for (long share = 0; share < shares; share++) enough = add_share(share) && enough;
@@ -429,8 +434,6 @@ template <class Of> auto by_type(int low, Of of) { return low ? of(Low()) : of(f
 
 }  // namespace
 
-// x (N, H, W, C), y and g (N, H', W', O), w (O, C, taps, taps) with its steps; shape N, H, W, C, O; low: pictures are bfloat16. H' and W' are
-// H and W, twice them (DOUBLED) or half of them (HALVED). What returns int returns 0, or 1 where memory was short.
 extern "C" {
 
 long winograd_packed_floats(int way, const long* shape, int low) {
@@ -452,9 +455,7 @@ int winograd_convolve(int way, const void* x, void* y, const void* added, const 
             typedef decltype(w) W;
             typedef decltype(t) T;
             Picture<T> picture{(const T*)x, shape[0], shape[1], shape[2], shape[3], factor, constant};
-            Tiles<W, T> tiles(picture);
-            long height = way == PLAIN ? shape[1] : W::OUT * tiles.rows(), width = way == PLAIN ? shape[2] : W::OUT * tiles.columns();
-            Output<T> output{(T*)y, (const T*)added, height, width, shape[4], bias};
+            Output<T> output{(T*)y, (const T*)added, shape[1] * W::OUT / W::APART, shape[2] * W::OUT / W::APART, shape[4], bias};
             return convolve<W, T, Multiplied<T>>(picture, packed, output, threads);
         });
     });
