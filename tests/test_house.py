@@ -15,7 +15,7 @@ SOURCE = Path(alphabar.__file__).parent
 ROOMS = (
     "errors", "randomness", "storage", "machine",
     "settings", "kernels", "data", "networks", "conditions", "diffusion", "samplers", "engine", "runs", "model", "generation",
-    "training", "evaluation", "interop", "explain", "cli",
+    "training", "evaluation", "interop", "explain", "tasks", "cli",
 )  # fmt: skip
 """From the ground up: a room imports from rooms before it, or within its own, so that rooms form no cycle."""
 TOGETHER = {"data", "networks", "conditions"}

@@ -8,7 +8,6 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, cast, get_args
 
-import yaml
 from pydantic import Field, field_validator
 from pydantic.fields import FieldInfo
 
@@ -144,6 +143,8 @@ def parse_override(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
         raise ConfigurationError(f"--set takes key=value, for example train.batch_size=64; got {text!r}")
+    import yaml
+
     field = dict(all_fields()).get(key.strip())
     if field is not None and (field.annotation is str or str in _members(field.annotation)):
         return key.strip(), None if value in ("null", "~") else value
@@ -195,6 +196,8 @@ def _settings_class(field: FieldInfo) -> list[type[Settings]] | None:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A configuration file as nested values. Raises ConfigurationError if it is missing or not a mapping."""
+    import yaml
+
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -211,4 +214,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def to_yaml(config: Config) -> str:
     """The whole configuration as YAML."""
+    import yaml
+
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
