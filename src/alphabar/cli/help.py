@@ -78,7 +78,7 @@ def panel_text(title: str, rows: Sequence[tuple[str, str]], columns: int, names:
     left = min(names, columns // 2)
     lines = [f"{title}:"]
     for name, meaning in rows:
-        text = textwrap.wrap(meaning, columns - left, break_long_words=False, break_on_hyphens=False) or [""]
+        text = textwrap.wrap(meaning, columns - left, break_on_hyphens=False) or [""]
         if len(name) + 4 > left:
             lines.append(f"  {name}")
         else:

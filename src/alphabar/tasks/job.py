@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from typing import TypeVar
 
 from .base import Plan, Request
@@ -12,6 +13,8 @@ from .events import Emit, Event, Result
 from .registry import task_named
 
 T = TypeVar("T")
+LONGEST_WAIT = 0.1
+"""Seconds after which work that waits for its events to be taken looks whether they still will be."""
 
 
 class Stopped(Exception):
@@ -119,30 +122,31 @@ def run(request: Request, on_event: Emit | None = None) -> Result:
 def follow(work: Callable[[Emit], T], stop: Stop) -> Generator[Event, None, T]:
     """The events of work that reports through a callback, as it happens; the generator returns what the work returns.
 
-    The work runs in a thread of its own meanwhile. Its callback raises Stopped once the task should end or the generator is closed.
+    The work runs in a thread of its own, at most one event ahead. Its callback raises Stopped once the task should end or the generator
+    is closed.
     """
-    events = queue.SimpleQueue[Event | None]()
+    events = queue.Queue[Event | None](maxsize=1)
     closed = Stop()
     outcome: list[T] = []
     errors: list[BaseException] = []
 
     def emit(event: Event) -> None:
         stop.check()
-        closed.check()
-        events.put(event)
+        _put(events, event, closed)
 
     def target() -> None:
         try:
             outcome.append(work(emit))
         except BaseException as error:
             errors.append(error)
-        finally:
-            events.put(None)
+        with contextlib.suppress(Stopped):
+            _put(events, None, closed)
 
-    thread = threading.Thread(target=target, daemon=True)
+    thread = threading.Thread(target=target, name="alphabar task", daemon=True)
     thread.start()
     try:
-        yield from _until_none(events)
+        while (event := events.get()) is not None:
+            yield event
     finally:
         closed.request()
         thread.join()
@@ -151,6 +155,8 @@ def follow(work: Callable[[Emit], T], stop: Stop) -> Generator[Event, None, T]:
     return outcome[0]
 
 
-def _until_none(events: queue.SimpleQueue[Event | None]) -> Iterator[Event]:
-    while (event := events.get()) is not None:
-        yield event
+def _put(events: queue.Queue[Event | None], event: Event | None, closed: Stop) -> None:
+    while True:
+        closed.check()
+        with contextlib.suppress(queue.Full):
+            return events.put(event, timeout=LONGEST_WAIT)
