@@ -13,7 +13,7 @@ from alphabar import tasks
 from alphabar.errors import CheckpointError, ConfigurationError, DataError
 from alphabar.runs.checkpoint import is_whole
 from alphabar.runs.folder import RunFolder
-from alphabar.tasks import Metrics, Note, Preview, Progress, Result, SampleRequest, TrainRequest
+from alphabar.tasks import Metrics, Note, Preview, Progress, SampleRequest, TaskResult, TrainRequest
 from alphabar.tasks.job import Stop, Stopped, follow
 
 from .conftest import TINY
@@ -53,7 +53,7 @@ def test_a_stopped_sampling_leaves_nothing(run, tmp_path, out):
         job.stop()
     assert job.stopping
     assert job.result is None
-    assert not any(isinstance(event, Result) for event in events)
+    assert not any(isinstance(event, TaskResult) for event in events)
     assert len(events) < 21
     assert list(tmp_path.iterdir()) == []
 
@@ -135,7 +135,7 @@ def test_run_passes_all_events_on(run, tmp_path):
     events: list[tasks.Event] = []
     result = tasks.run(SampleRequest(run=run, out=tmp_path / "x.npy", n=1, steps=2), events.append)
     assert events[-1] is result
-    assert {type(event) for event in events} <= {Progress, Note, Result}
+    assert {type(event) for event in events} <= {Progress, Note, TaskResult}
 
 
 # --- work in a thread ---------------------------------------------------------------------------------------------------------

@@ -80,6 +80,7 @@ def test_a_command_names_only_what_differs_from_the_defaults():
     request = SampleRequest(run="runs/mine", out="x.png", n=4, guidance=2.0, device="auto")
     assert request.command() == ["alphabar", "sample", "runs/mine", "--out", "x.png", "-n", "4", "--guidance", "2"]
     assert TrainRequest(data="d", out="r", flip=False).command()[-1] == "--no-flip"
+    assert InfoRequest(path="my run").command_line() == "alphabar info 'my run'"
 
 
 def test_every_task_is_tried():

@@ -78,14 +78,12 @@ def panel_text(title: str, rows: Sequence[tuple[str, str]], columns: int, names:
     left = min(names, columns // 2)
     lines = [f"{title}:"]
     for name, meaning in rows:
-        text = textwrap.wrap(meaning, columns - left, break_on_hyphens=False) or [""]
-        if len(name) + 4 > left:
-            lines.append(f"  {name}")
-        else:
-            text[0] = f"  {name}".ljust(left) + text[0]
-        start = 0 if len(name) + 4 > left else 1
-        lines += [text[0].rstrip()] if start else []
-        lines += [" " * left + line for line in text[start:]]
+        beside = len(name) + 4 <= left
+        first = f"  {name}".ljust(left) if beside else " " * left
+        lines += [] if beside else [f"  {name}"]
+        lines.append(
+            textwrap.fill(meaning, columns, initial_indent=first, subsequent_indent=" " * left, break_on_hyphens=False)
+        )
     return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ import typer
 from ..tasks import job as jobs
 from ..tasks.base import Request
 from ..tasks.events import Event, Metrics, Note, Progress
+from ..tasks.registry import TASKS
 from ..tasks.words import duration
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def stopping(job: jobs.Job, screen: Screen) -> Iterator[None]:
     """Ctrl-C and SIGTERM ask the job to stop; a second one ends at once."""
 
     def handle(number: int, frame: Any) -> None:
-        screen.say("stopping after this step and saving ..." if job.request.name == "train" else "stopping ...")
+        saves = TASKS[job.request.name].saves
+        screen.say("stopping after this step and saving ..." if saves else "stopping ...")
         job.stop()
         signal.signal(number, signal.default_int_handler)
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .events import Note as Note
     from .events import Preview as Preview
     from .events import Progress as Progress
-    from .events import Result as Result
+    from .events import TaskResult as TaskResult
     from .explain import ExplainRequest as ExplainRequest
     from .export import ExportRequest as ExportRequest
     from .extractor import ExtractorRequest as ExtractorRequest
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 _HOMES = {task.request: task.module for task in TASKS.values()} | {
     "Plan": "base", "Request": "base", "Job": "job", "run": "job", "start": "job",
-    "Event": "events", "Metrics": "events", "Note": "events", "Preview": "events", "Progress": "events", "Result": "events",
+    "Event": "events", "Metrics": "events", "Note": "events", "Preview": "events", "Progress": "events", "TaskResult": "events",
 }  # fmt: skip
 __all__ = ["TASKS", *sorted(_HOMES)]
 

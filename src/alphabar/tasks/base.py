@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Protocol
 
@@ -62,6 +63,10 @@ class Request(Settings):
         if any(word.startswith("-") for word in arguments):
             return ["alphabar", self.name, *words, "--", *arguments]
         return ["alphabar", self.name, *arguments, *words]
+
+    def command_line(self) -> str:
+        """The command as one line, quoted as a shell takes it."""
+        return shlex.join(self.command())
 
 
 class Plan(Protocol):

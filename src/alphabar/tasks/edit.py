@@ -9,7 +9,7 @@ from ..settings.base import SamplerName, SampleSettings
 from .base import Request, Words
 from .fields import batch_option, checkpoint_option, device_option, like, option, raw_weights_option, run_argument
 
-RESULT, EDIT, CONDITIONS, SAMPLER = "Result", "Kinds of edit", "Conditions", "Sampler"
+RESULT, EDIT, CONDITIONS, SAMPLER = "TaskResult", "Kinds of edit", "Conditions", "Sampler"
 
 
 class EditRequest(Request):

@@ -42,7 +42,7 @@ class Preview:
 
 
 @dataclass(frozen=True)
-class Result:
+class TaskResult:
     """The last event of a task. lines: for people; data: the same as plain JSON values; files: what was written."""
 
     lines: list[str]
@@ -50,5 +50,5 @@ class Result:
     files: list[Path] = field(default_factory=list)
 
 
-Event = Progress | Note | Metrics | Preview | Result
+Event = Progress | Note | Metrics | Preview | TaskResult
 Emit = Callable[[Event], None]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from typing import TypeVar
 
 from .base import Plan, Request
-from .events import Emit, Event, Result
+from .events import Emit, Event, TaskResult
 from .registry import task_named
 
 T = TypeVar("T")
@@ -65,7 +65,7 @@ class Job:
         task = task_named(request.name)
         self.request = request
         self.plan: Plan = task.plan(request, on_event or (lambda event: None))
-        self.result: Result | None = None
+        self.result: TaskResult | None = None
         self._stop = Stop()
         self._events = task.run(self.plan, self._stop)
 
@@ -77,7 +77,7 @@ class Job:
             event = next(self._events)
         except Stopped:
             raise StopIteration from None
-        if isinstance(event, Result):
+        if isinstance(event, TaskResult):
             self.result = event
         return event
 
@@ -109,7 +109,7 @@ def start(request: Request, on_event: Emit | None = None) -> Job:
     return Job(request, on_event)
 
 
-def run(request: Request, on_event: Emit | None = None) -> Result:
+def run(request: Request, on_event: Emit | None = None) -> TaskResult:
     """Carry out a request to its end. on_event: takes all events, those of planning too. Raises AlphabarError."""
     job = start(request, on_event)
     for event in job:

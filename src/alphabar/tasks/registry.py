@@ -19,12 +19,16 @@ MAKE, MEASURE, EXCHANGE, EXPLAIN = "Train and make pictures", "Measure", "Other 
 
 @dataclass(frozen=True)
 class Task:
-    """Where a task is: `module` in this room holds the class `request`, `running.MODULE` its functions `plan` and `run`."""
+    """Where a task is: `module` in this room holds the class `request`, `running.MODULE` its functions `plan` and `run`.
+
+    panel: the group in which faces show it. saves: whether what is done so far is kept when the task is stopped.
+    """
 
     module: str
     request: str
     panel: str
     summary: str
+    saves: bool = False
 
     def request_class(self) -> type[Request]:
         """The class of its requests."""
@@ -43,7 +47,7 @@ class Task:
 
 
 TASKS = {
-    "train": Task("train", "TrainRequest", MAKE, "Train on your own pictures."),
+    "train": Task("train", "TrainRequest", MAKE, "Train on your own pictures.", saves=True),
     "sample": Task("sample", "SampleRequest", MAKE, "Make new pictures with a trained model."),
     "edit": Task(
         "edit", "EditRequest", MAKE, "Edit pictures with a trained model: fill in, start from one, vary one, go between two."
@@ -51,6 +55,7 @@ TASKS = {
     "demo": Task(
         "demo", "DemoRequest", MAKE,
         "Train a class-conditional model on the embedded handwritten digits and make new ones, in under three minutes on two cores.",
+        saves=True,
     ),
     "evaluate": Task(
         "evaluate", "EvaluateRequest", MEASURE,

@@ -12,7 +12,7 @@ from ...generation.pipeline import load
 from ...randomness import derive_seeds
 from ...training.session import Session, prepare
 from ..demo import DemoRequest
-from ..events import Emit, Event, Result
+from ..events import Emit, Event, TaskResult
 from ..job import Stop, follow
 from .frames import Frames, step_counter
 from .train import session_lines, training_events
@@ -48,10 +48,10 @@ def run(plan: DemoPlan, stop: Stop) -> Iterator[Event]:
     data = {"steps": session.trainer.steps_done, "stopped": session.stopped_early}
     if session.stopped_early:
         line = f"stopped at step {session.trainer.steps_done}; go on with: alphabar train --out {out} --resume"
-        yield Result([line], data, [out])
+        yield TaskResult([line], data, [out])
         return
     yield from follow(lambda emit: make_pictures(out, emit), stop)
-    yield Result(ending(out), data, [out])
+    yield TaskResult(ending(out), data, [out])
 
 
 def first_free(path: Path) -> Path:

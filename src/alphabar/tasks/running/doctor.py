@@ -13,7 +13,7 @@ from ...model import pick_device
 from ...runs.environment import OPTIONAL, describe_environment, package_version
 from ..base import PlainPlan
 from ..doctor import DoctorRequest
-from ..events import Emit, Event, Result
+from ..events import Emit, Event, TaskResult
 from ..job import Stop
 
 
@@ -34,7 +34,7 @@ def run(plan: PlainPlan, stop: Stop) -> Iterator[Event]:
         f"found in {FASHION_MNIST_FOLDER}" if installed else "not installed (apt-get install dataset-fashion-mnist)"
     )
     values |= {name: package_version(name) or f"not installed ({purpose})" for name, purpose in OPTIONAL.items()}
-    yield Result([f"{key:<16}{value}" for key, value in values.items()], values)
+    yield TaskResult([f"{key:<16}{value}" for key, value in values.items()], values)
 
 
 def check_precisions() -> dict[str, tuple[bool, str]]:

@@ -18,7 +18,7 @@ from ...generation.pipeline import Asked, Pipeline, load
 from ...randomness import derive_seeds
 from ...samplers.base import SampleState
 from ..edit import EditRequest
-from ..events import Emit, Event, Result
+from ..events import Emit, Event, TaskResult
 from ..job import Stop, follow
 from ..words import counted
 from .frames import Frames, step_counter
@@ -99,7 +99,7 @@ def run(plan: EditPlan, stop: Stop) -> Iterator[Event]:
     if request.animate:  # between two pictures there and back; otherwise the first batch, from noise to result
         files.append(animation_path(request.out))
         save_animation(files[-1], [*pictures, *pictures[::-1]] if edit.kind in INTERPOLATIONS else frames.grids)
-    yield Result([summary(request, len(pictures), samples.record, step.steps)], {"record": samples.record}, files)
+    yield TaskResult([summary(request, len(pictures), samples.record, step.steps)], {"record": samples.record}, files)
 
 
 def summary(request: EditRequest, count: int, record: dict[str, Any], steps: int) -> str:

@@ -16,7 +16,7 @@ from ...generation.pipeline import Pipeline, load
 from ...runs.checkpoint import find_checkpoint
 from ...storage import write_json, write_text
 from ..evaluate import EvaluateRequest
-from ..events import Emit, Event, Progress, Result
+from ..events import Emit, Event, Progress, TaskResult
 from ..job import Stop, follow
 from .frames import step_counter
 
@@ -121,14 +121,14 @@ def run(plan: EvaluatePlan, stop: Stop) -> Iterator[Event]:
     yield write_result(plan, evaluation)
 
 
-def write_result(plan: EvaluatePlan, evaluation: Evaluation) -> Result:
+def write_result(plan: EvaluatePlan, evaluation: Evaluation) -> TaskResult:
     """evaluation.json and report.html in the folder."""
     what, report = plan.request.what, plan.folder / "report.html"
     data = evaluation.to_json()
     write_json(plan.folder / "evaluation.json", data)
     write_text(report, write_report(evaluation, f"Evaluation of {what.name}", run_of(what)))
     lines = [*table(evaluation), f"all of it in {report} and evaluation.json beside it"]
-    return Result(lines, data, [report, plan.folder / "evaluation.json"])
+    return TaskResult(lines, data, [report, plan.folder / "evaluation.json"])
 
 
 def make_samples(plan: EvaluatePlan, pipeline: Pipeline | None, emit: Emit) -> Judged:

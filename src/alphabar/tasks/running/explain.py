@@ -19,7 +19,7 @@ from ...explain.topics import LANGUAGES, TOPICS, Topic
 from ...runs.folder import RunFolder
 from ...settings.base import ScheduleSettings, validate
 from ..base import PlainPlan
-from ..events import Emit, Event, Result
+from ..events import Emit, Event, TaskResult
 from ..explain import ExplainRequest
 from ..job import Stop
 
@@ -63,7 +63,7 @@ def run(plan: PlainPlan, stop: Stop) -> Iterator[Event]:
     if request.topic is None:
         titles = {name: topic.title[language] for name, topic in TOPICS.items()}
         lines = [f"{words['topics']}{words['colon']}\n", *(f"  {name:<14}{title}" for name, title in titles.items())]
-        yield Result(lines, {"topics": titles})
+        yield TaskResult(lines, {"topics": titles})
         return
     kind, table = read_schedule(request.schedule, request.steps, request.run)
     t = max(1, table.steps // 2) if request.t is None else request.t
@@ -77,7 +77,7 @@ def run(plan: PlainPlan, stop: Stop) -> Iterator[Event]:
     lines.append(f"\n{words['more']}docs/{language}/{topic.page}")
     formulas = {label: FORMULAS[label].text for label in topic.formulas}
     data = {"title": topic.title[language], "text": topic.text[language], "formulas": formulas, "numbers": numbers}
-    yield Result(lines, data)
+    yield TaskResult(lines, data)
 
 
 def text_lines(topic: Topic, language: str, width: int) -> list[str]:

@@ -10,7 +10,7 @@ from ...interop.diffusers_export import Export, write_export
 from ...interop.files import check_new_folder
 from ...interop.onnx_export import export_onnx
 from ..base import PlainPlan
-from ..events import Emit, Event, Result
+from ..events import Emit, Event, TaskResult
 from ..export import ExportRequest
 from ..job import Stop, follow
 from .frames import step_counter
@@ -40,7 +40,7 @@ def run(plan: ExportPlan, stop: Stop) -> Iterator[Event]:
         line = (
             f"{request.out}: the network with what a sampler needs in its metadata; examples/onnx_sampling.py uses it"
         )
-        yield Result([line], files=[request.out])
+        yield TaskResult([line], files=[request.out])
         return
 
     def make_grid(emit: Emit) -> Samples:
@@ -49,4 +49,4 @@ def run(plan: ExportPlan, stop: Stop) -> Iterator[Event]:
     grid = None if request.no_grid else (yield from follow(make_grid, stop))
     notes = write_export(model, request.out, request.license, grid)
     line = f"{request.out}: a diffusers pipeline; its README.md says how it is used"
-    yield Result([line, *(f"note: {note}" for note in notes)], {"notes": list(notes)}, [request.out])
+    yield TaskResult([line, *(f"note: {note}" for note in notes)], {"notes": list(notes)}, [request.out])

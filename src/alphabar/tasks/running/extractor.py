@@ -13,7 +13,7 @@ from ...evaluation.classifier import save_classifier, train_classifier
 from ...settings.base import validate
 from ...settings.data import DataSettings
 from ..base import PlainPlan
-from ..events import Emit, Event, Progress, Result
+from ..events import Emit, Event, Progress, TaskResult
 from ..extractor import ExtractorRequest
 from ..job import Stop, follow
 
@@ -63,4 +63,4 @@ def run(plan: ExtractorPlan, stop: Stop) -> Iterator[Event]:
         "accuracy": origin.accuracy,
         "hash": classifier.hash,
     }
-    yield Result([line], data, [request.out])
+    yield TaskResult([line], data, [request.out])

@@ -11,7 +11,7 @@ from ...interop.files import check_new_folder
 from ...settings.base import validate
 from ...settings.data import DataSettings
 from ..base import PlainPlan
-from ..events import Emit, Event, Result
+from ..events import Emit, Event, TaskResult
 from ..import_model import ImportRequest
 from ..job import Stop
 
@@ -33,10 +33,10 @@ def plan(request: ImportRequest, emit: Emit) -> ImportPlan:
 def run(plan: ImportPlan, stop: Stop) -> Iterator[Event]:
     """Write the run."""
     out, model = plan.request.out, plan.model
-    write_import(model, out, shlex.join(plan.request.command()))
+    write_import(model, out, plan.request.command_line())
     notes = [f"note: {note}" for note in model.notes]
     following = f"next: alphabar sample {shlex.quote(str(out))} -n 16 --out samples.png"
-    yield Result([f"{out}: {describe_import(model)}", *notes, following], {"notes": list(model.notes)}, [out])
+    yield TaskResult([f"{out}: {describe_import(model)}", *notes, following], {"notes": list(model.notes)}, [out])
 
 
 def parse_size(text: str | None) -> list[int] | None:

@@ -12,7 +12,7 @@ from ...generation.images import read_record
 from ...runs.checkpoint import is_whole, open_checkpoint
 from ...runs.folder import RunFolder
 from ..base import PlainPlan
-from ..events import Emit, Event, Result
+from ..events import Emit, Event, TaskResult
 from ..info import InfoRequest
 from ..job import Stop
 
@@ -25,7 +25,7 @@ def plan(request: InfoRequest, emit: Emit) -> PlainPlan:
 def run(plan: PlainPlan, stop: Stop) -> Iterator[Event]:
     """A line for each value."""
     values = describe(plan.request.path)
-    yield Result(
+    yield TaskResult(
         [f"{key:<14}{v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)}" for key, v in values.items()],
         values,
     )

@@ -12,7 +12,7 @@ from ...evaluation.run_likelihood import Likelihood, Options, measure_likelihood
 from ...generation.pipeline import Pipeline, load
 from ...runs.checkpoint import find_checkpoint
 from ...storage import write_json
-from ..events import Emit, Event, Progress, Result
+from ..events import Emit, Event, Progress, TaskResult
 from ..job import Stop, follow
 from ..likelihood import LikelihoodRequest
 
@@ -69,7 +69,7 @@ def run(plan: LikelihoodPlan, stop: Stop) -> Iterator[Event]:
     if request.out is not None:
         write_json(request.out, data)
         lines.append(f"all of it in {request.out}")
-    yield Result(lines, data, [request.out] if request.out else [])
+    yield TaskResult(lines, data, [request.out] if request.out else [])
 
 
 def check_json(out: Path | None) -> None:

@@ -14,7 +14,7 @@ from ...generation.images import save_animation
 from ...generation.output import ANIMATIONS, Layout, Samples, check_output, open_writer
 from ...generation.pipeline import DEFAULT_COUNT, Asked, Pipeline, in_words, load, with_conditions
 from ...randomness import derive_seeds
-from ..events import Emit, Event, Note, Result
+from ..events import Emit, Event, Note, TaskResult
 from ..job import Stop, follow
 from ..sample import SampleRequest
 from ..words import counted
@@ -109,7 +109,7 @@ def run(plan: SamplePlan, stop: Stop) -> Iterator[Event]:
         f"(model {record['model']}), {record['sampler']} on {record['grid']}{' (picked by auto)' if pipeline.picked else ''} "
         f"in {record['steps']} steps"
     )
-    yield Result([line], {"pictures": len(plan.seeds), "seeds": plan.seeds, "record": record}, [request.out])
+    yield TaskResult([line], {"pictures": len(plan.seeds), "seeds": plan.seeds, "record": record}, [request.out])
 
 
 def accelerate(plan: SamplePlan) -> tuple[Pipeline, str | None]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...settings.config import Config
 from ..base import PlainPlan
-from ..events import Emit, Event, Result
+from ..events import Emit, Event, TaskResult
 from ..job import Stop
 from ..registry import TASKS, task_named
 from ..schema import SchemaRequest
@@ -26,10 +26,10 @@ def run(plan: PlainPlan, stop: Stop) -> Iterator[Event]:
     name = plan.request.task
     if name is None:
         tasks = {name: task.summary for name, task in TASKS.items()}
-        yield Result([f"{name:<12}{summary}" for name, summary in tasks.items()], {"tasks": tasks})
+        yield TaskResult([f"{name:<12}{summary}" for name, summary in tasks.items()], {"tasks": tasks})
         return
     schema = schema_of(name)
-    yield Result([json.dumps(schema, indent=2, ensure_ascii=False)], schema)
+    yield TaskResult([json.dumps(schema, indent=2, ensure_ascii=False)], schema)
 
 
 def schema_of(name: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pydantic_core import PydanticUndefined
 from ...conditions.kinds import KINDS
 from ...settings.config import PRESETS, all_fields
 from ..base import PlainPlan
-from ..events import Emit, Event, Result
+from ..events import Emit, Event, TaskResult
 from ..job import Stop
 from ..settings import SettingsRequest
 
@@ -32,7 +32,7 @@ def run(plan: PlainPlan, stop: Stop) -> Iterator[Event]:
             known = default is not PydanticUndefined
             lines.append(f"{key}{f' = {json.dumps(default)}' if known else ''}\n    {field.description}")
             data[key] = {"default": default if known else None, "description": field.description}
-    yield Result(lines, {"settings": data})
+    yield TaskResult(lines, {"settings": data})
 
 
 def fields() -> Iterator[tuple[str, FieldInfo]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ...data.found import DataReport
 from ...training.data import remove_cache
 from ...training.session import Session, prepare
-from ..events import Emit, Event, Metrics, Preview, Progress, Result
+from ..events import Emit, Event, Metrics, Preview, Progress, TaskResult
 from ..job import Stop
 from ..train import TrainRequest
 from ..words import duration
@@ -46,12 +46,12 @@ def run(plan: TrainPlan, stop: Stop) -> Iterator[Event]:
     if request.dry_run:
         if not request.resume:
             remove_cache(request.out)
-        yield Result(["dry run: nothing was trained or written"])
+        yield TaskResult(["dry run: nothing was trained or written"])
         return
     yield from training_events(session, stop)
     steps = session.trainer.steps_done
     data = {"steps": steps, "stopped": session.stopped_early}
-    yield Result(next_lines(request, session), data, [request.out] if steps else [])
+    yield TaskResult(next_lines(request, session), data, [request.out] if steps else [])
 
 
 def training_events(session: Session, stop: Stop) -> Iterator[Event]:
