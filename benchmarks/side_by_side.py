@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from alphabar.data.pictures import PictureSet
 from alphabar.interop.unet_config import from_unet_config
+from alphabar.machine import keep_freed_memory
 from alphabar.settings.config import finish
 from alphabar.training.step import Trainer
 
@@ -75,6 +76,7 @@ def ours(network: str, batch: int, precision: str, kernels: str) -> Trainer:
         "schedule": {"kind": "linear"},
         "data": {"flip": False},
     }
+    keep_freed_memory()  # as the command does
     trainer = Trainer(finish(values, size), PictureSet(pictures(network)))
     trainer.denoiser.network.load_state_dict(unet(network).state_dict())
     return trainer

@@ -93,7 +93,7 @@ def cli_reference(language: str) -> str:
             if parameter.name == "help":
                 continue
             option = parameter.param_type_name == "option"
-            words = ", ".join([*parameter.opts, *parameter.secondary_opts]) if option else parameter.name.upper()
+            words = ", ".join([*parameter.opts, *parameter.secondary_opts]) if option else parameter.metavar
             default = "" if parameter.default is None or not option else json.dumps(parameter.default, default=str)
             meaning = cell(getattr(parameter, "help", "") or "")
             lines.append(f"| `{words}` | {f'`{cell(default)}`' if default else ''} | {meaning} |")

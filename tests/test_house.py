@@ -15,7 +15,7 @@ SOURCE = Path(alphabar.__file__).parent
 ROOMS = (
     "errors", "plugins", "randomness", "storage", "machine",
     "settings", "kernels", "data", "networks", "conditions", "diffusion", "samplers", "engine", "runs", "model", "generation",
-    "training", "evaluation", "interop", "explain", "cli",
+    "training", "evaluation", "interop", "explain", "tasks", "cli",
 )  # fmt: skip
 """From the ground up: a room imports from rooms before it, or within its own, so that rooms form no cycle."""
 KNOW_NO_DIFFUSION = {"networks", "conditions", "data"}
@@ -81,11 +81,41 @@ def test_settings_import_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_requests_of_tasks_import_no_torch():
+    """What is not in the room `running` below them."""
+    names = [path.stem for path in (SOURCE / "tasks").glob("*.py") if path.stem != "__init__"]
+    assert len(names) > 15
+    code = f"""
+import sys
+for name in {names!r}:
+    __import__("alphabar.tasks." + name)
+heavy = {{"torch", "numpy", "PIL", "matplotlib", "yaml", "rich", "typer"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_list_of_commands_imports_no_request():
+    code = """
+import sys
+from alphabar import cli
+sys.argv = ["alphabar", "--help"]
+try:
+    cli.main()
+except SystemExit:
+    pass
+assert not [name for name in sys.modules if name.startswith(("alphabar.settings", "alphabar.tasks.sample"))]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
 def test_help_and_version_import_no_torch():
     code = """
 import sys
 from alphabar import cli
-for arguments in (["--help"], ["train", "--help"], ["sample", "--help"], ["likelihood", "--help"], ["--version"]):
+from alphabar.tasks import TASKS
+for arguments in (["--help"], *([name, "--help"] for name in TASKS), ["--version"]):
     sys.argv = ["alphabar", *arguments]
     try:
         cli.main()

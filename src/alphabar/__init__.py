@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from . import tasks as tasks
     from .diffusion.denoiser import Denoiser as Denoiser
     from .errors import AlphabarError as AlphabarError
     from .generation.pipeline import Pipeline as Pipeline
@@ -36,10 +37,23 @@ _HOMES = {
     "prepare": "training.session",
     "train": "training.session",
 }
-__all__ = ["AlphabarError", "Denoiser", "Pipeline", "Session", "__version__", "load", "load_plugin", "prepare", "train"]
+__all__ = [
+    "AlphabarError",
+    "Denoiser",
+    "Pipeline",
+    "Session",
+    "__version__",
+    "load",
+    "load_plugin",
+    "prepare",
+    "tasks",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "tasks":
+        return import_module(".tasks", __name__)
     if name in _HOMES:
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -324,6 +324,28 @@ def test_an_interrupted_and_resumed_run_ends_with_the_very_bytes_of_one_that_was
     assert len({json.dumps(json.loads(path.read_text())["files"]) for path in names}) == 1
 
 
+def test_an_interrupted_sampling_ends_and_leaves_nothing(run_folder, tmp_path):
+    """By Ctrl-C that arrives in the middle of the pictures."""
+    code = f"""
+import os, signal, sys
+from alphabar import cli
+from alphabar.generation.output import ArrayWriter
+add, ready = ArrayWriter.add, []
+def interrupting(self, samples):
+    add(self, samples)
+    ready.append(1)
+    if len(ready) == 3:
+        os.kill(os.getpid(), signal.SIGINT)
+ArrayWriter.add = interrupting
+sys.argv = ["alphabar", "sample", {str(run_folder)!r}, "-n", "100000", "--batch", "1", "--steps", "2", "--out", {str(tmp_path / "x.npy")!r}]
+cli.main()
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode == 130, result.stderr
+    assert result.stdout.splitlines()[-2:] == ["stopping ...", "stopped; nothing was written"]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_two_processes_do_not_train_one_run_and_a_crash_leaves_it_free(alphabar, tmp_path):
     out = tmp_path / "run"
     sets = [*SETS, "--set", "train.checkpoint_every=4", "--set", "train.keep_checkpoints=1000"]

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alphabar.cli.asking import Options, inputs_of, match_by_name, parse_classes, parse_guidance, read_prompts, spread
 from alphabar.errors import ConfigurationError
 from alphabar.generation.images import read_record
 from alphabar.runs.folder import RunFolder
+from alphabar.tasks import SampleRequest
+from alphabar.tasks.running.inputs import inputs_of, match_by_name, parse_classes, parse_guidance, read_prompts, spread
 from alphabar.training.session import prepare
 
 TINY = {
@@ -551,14 +552,11 @@ def test_what_was_asked_is_drawn_beside_the_pictures_of_a_grid(alphabar, runs, d
 
 
 def test_instances_join_their_maps_by_name(tmp_path):
-    class Plain:
-        classes = ()
-
     for folder in ("maps", "objects"):
         for name in ("a", "b"):
             save(tmp_path / folder / f"{name}.png", np.zeros((8, 8), np.uint8))
-    options = Options(map=tmp_path / "maps", instances=tmp_path / "objects")
-    pairs = inputs_of(options, Plain())["map"]
+    request = SampleRequest(run="run", out="x.png", map=tmp_path / "maps", instances=tmp_path / "objects")
+    pairs = inputs_of(request, [])["map"]
     assert [(m.parent.name, i.parent.name, m.name == i.name) for m, i in pairs] == [("maps", "objects", True)] * 2
     with pytest.raises(ConfigurationError, match="--instances goes with --map"):
-        inputs_of(Options(instances=tmp_path / "objects"), Plain())
+        inputs_of(SampleRequest(run="run", out="x.png", instances=tmp_path / "objects"), [])

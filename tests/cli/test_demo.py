@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import alphabar
-from alphabar.cli.demo import make_pictures, prepare_demo
 from alphabar.data.builtin_sets import load_digits
+from alphabar.tasks.running.demo import make_pictures, prepare_demo
 
 STEPS, PER_CLASS, ACCEPTED = 700, 40, 0.9
 
@@ -22,7 +22,7 @@ def demo(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "run"
     for _ in prepare_demo(out, STEPS).run():
         pass
-    make_pictures(out)
+    make_pictures(out, lambda event: None)
     return out
 
 

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alphabar.cli.edit import animation_path, parse_ends, read_request
 from alphabar.errors import ConfigurationError
 from alphabar.generation import editing
 from alphabar.generation.images import read_record
 from alphabar.generation.pipeline import load
 from alphabar.randomness import derive_seeds
+from alphabar.tasks import EditRequest
+from alphabar.tasks.running.edit import animation_path, parse_ends, read_edit
 from alphabar.training.session import prepare
 
 from .test_conditions import TEXT, TINY, save
@@ -343,7 +344,7 @@ def test_two_ends_are_read_from_words():
 
 def test_what_is_asked_for_is_read_with_its_defaults(files):
     def request(**given):
-        return read_request(**{key: given.get(key) for key in ("image", "mask", "strength", "to", "variations", "seeds", "n")})  # fmt: skip
+        return read_edit(EditRequest(run="run", out="x.png", **given))
 
     one, two = Path("one.png"), Path("two.png")
     assert (request(image=one, strength=0.5).kind, request(image=one, strength=0.5).n) == ("--strength", 1)

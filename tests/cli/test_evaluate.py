@@ -8,9 +8,9 @@ import re
 import numpy as np
 import pytest
 
-from alphabar.cli.evaluate import beside
 from alphabar.evaluation.run_evaluation import own_size
 from alphabar.generation.images import save_png
+from alphabar.tasks.running.evaluate import beside
 
 from ..evaluation.test_classifier import stripes
 from .test_interop import SETS

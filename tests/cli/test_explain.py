@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from alphabar.cli.explain import wrapped
 from alphabar.diffusion.gaussian import posterior_variance
 from alphabar.diffusion.schedule import TableSchedule, cosine_betas
 from alphabar.explain.formulas import FORMULAS
 from alphabar.explain.topics import LANGUAGES, TOPICS
+from alphabar.tasks.running.explain import wrapped
 
 from .running import run_command_line
 

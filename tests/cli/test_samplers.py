@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from alphabar.cli.sample import parse_seeds
 from alphabar.generation.images import read_record
 from alphabar.samplers.methods import auto_choice
+from alphabar.tasks.running.inputs import parse_seeds
 from alphabar.training.session import prepare
 
 from .test_conditions import TINY

@@ -1,4 +1,4 @@
-"""The command line. Only typer is imported here; torch and the rest are imported inside the commands that need them."""
+"""The command line: a face on the tasks. Only typer is imported here; each command imports what it needs when it is used."""
 
 from __future__ import annotations
 
@@ -8,39 +8,37 @@ import sys
 import typer
 
 from ..errors import AlphabarError
-from . import demo, describe, edit, evaluate, explain, interop, likelihood, sample, train
+from .build import HELP_OPTIONS, TaskGroup
+
+SUMMARY = "Denoising diffusion from formula to picture: train on your own pictures, make new ones."
 
 app = typer.Typer(
     name="alphabar",
-    help="Denoising diffusion from formula to picture: train on your own pictures, make new ones.",
-    no_args_is_help=True,
+    cls=TaskGroup,
+    help=SUMMARY,
     pretty_exceptions_enable=False,
     add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": HELP_OPTIONS},
 )
-app.command()(train.train)
-app.command()(sample.sample)
-app.command()(edit.edit)
-app.command()(demo.demo)
-app.command()(interop.export)
-app.command("import")(interop.import_)
-app.command()(evaluate.evaluate)
-app.command()(evaluate.extractor)
-app.command()(likelihood.likelihood)
-app.command()(explain.explain)
-app.command()(describe.info)
-app.command()(describe.settings)
-app.command()(describe.doctor)
 
 
-@app.callback(invoke_without_command=True)
-def root(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
-    """Denoising diffusion from formula to picture: train on your own pictures, make new ones."""
+NO_COMMAND = 2
+"""The exit code without a command, as for a command line that cannot be used."""
+
+
+@app.callback(invoke_without_command=True, help=SUMMARY)
+def root(
+    context: typer.Context, version: bool = typer.Option(False, "--version", help="Print the version and exit.")
+) -> None:
+    """What `alphabar` does without a command: print the version or the help."""
     if version:
         from .. import __version__
 
         print(f"alphabar {__version__}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(NO_COMMAND)
 
 
 def main() -> None:

@@ -1,101 +1,63 @@
-"""What a person sees while something runs: live lines and bars on a terminal, plain lines in a log."""
+"""What a person sees of a task: live bars on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+import typer
+
+from ..machine import give_back_freed_memory, keep_freed_memory
+from ..tasks import job as jobs
+from ..tasks.base import Request
+from ..tasks.events import Event, Metrics, Note, Progress
+from ..tasks.registry import TASKS
+from ..tasks.words import duration
 
 if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
 
-    from ..samplers.base import SampleState
-    from ..training.session import Session
-
-console = Console(highlight=False, soft_wrap=True)
-
-MOST_FRAMES = 60
+INTERRUPTED = 130
+"""The exit code of a command that ended by Ctrl-C without a result."""
 
 
-class Frames:
-    """Grids of a batch's x_t on its way, every few steps, at most 60 of them; the last one is the result as `finish` makes it.
-
-    columns: of the grids; default: about as many as rows.
-    """
-
-    def __init__(self, columns: int | None = None) -> None:
-        self.columns, self.grids = columns, list["np.ndarray"]()
-
-    def see(self, state: SampleState, finish: Callable[[Tensor], np.ndarray] | None = None) -> None:
-        """Take the next state; finish: what becomes of the last x_t, as uint8 (N, H, W, C), if more than rounding."""
-        from ..data.pictures import to_uint8
-        from ..generation.images import grid
-
-        left, stride = state.steps - state.step, -(-state.steps // MOST_FRAMES)
-        if left % stride == 0:
-            pictures = (finish or to_uint8)(state.x_t) if left == 0 else to_uint8(state.x_t)
-            self.grids.append(grid(pictures, self.columns))
-
-
-def bars(*columns: str) -> Progress:
-    """Progress bars with time left; nothing is drawn where the output is not a terminal."""
-    texts = [TextColumn(column) for column in columns]
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *texts, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-        console=console, disable=not console.is_terminal,
-    )  # fmt: skip
+def show(request: Request) -> None:
+    """Carry out a request: its plan, its events, its result. Ctrl-C and SIGTERM end it soon."""
+    saves = TASKS[request.name].saves
+    if saves:  # a training: a library must not change how its process allocates, a command may
+        keep_freed_memory()
+    with Screen() as screen:
+        job = jobs.start(request, screen.take)
+        if saves:
+            give_back_freed_memory()  # that of reading data
+        screen.clear()
+        for line in job.plan.lines():
+            screen.say(line)
+        with stopping(job, screen):
+            for event in job:
+                screen.take(event)
+    if job.result is None:
+        print("stopped; nothing was written")
+        raise typer.Exit(INTERRUPTED)
+    for line in job.result.lines:
+        print(line)
 
 
 @contextlib.contextmanager
-def reading_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for reading data: the callback takes what is done, how many are, and of how many."""
-    with bars() as progress:
-        tasks: dict[str, TaskID] = {}
+def stopping(job: jobs.Job, screen: Screen) -> Iterator[None]:
+    """Ctrl-C and SIGTERM ask the job to stop; a second one ends at once."""
 
-        def update(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(what, total=total)
-            progress.update(tasks[what], completed=done)
-
-        yield update
-
-
-@contextlib.contextmanager
-def sampling_bar(batches: int, steps: int) -> Iterator[Callable[[SampleState], None]]:
-    """A bar over all reverse steps of all batches."""
-    with bars() as progress:
-        task = progress.add_task("sampling", total=batches * steps)
-
-        def update(state: SampleState) -> None:
-            if state.step:
-                progress.advance(task)
-
-        yield update
-
-
-@contextlib.contextmanager
-def stopping(session: Session) -> Iterator[None]:
-    """Ctrl-C and SIGTERM ask the session to save and stop after the step at hand; a second one ends at once."""
-
-    def ask(number: int, frame: Any) -> None:
-        console.print("stopping after this step and saving ...")
-        session.request_stop()
+    def handle(number: int, frame: Any) -> None:
+        saves = TASKS[job.request.name].saves
+        screen.say("stopping after this step and saving ..." if saves else "stopping ...")
+        job.stop()
         signal.signal(number, signal.default_int_handler)
 
-    old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
@@ -103,43 +65,75 @@ def stopping(session: Session) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def watch(session: Session) -> None:
-    """Run a session with a live line; in a log, a plain line a report."""
-    plan = session.plan
-    with stopping(session), bars("loss {task.fields[loss]}", "{task.fields[speed]} images/s") as progress:
-        task = progress.add_task("training", total=plan.steps, completed=plan.first_step, loss="-", speed="-")
-        shown: dict[str, Any] = {}
-        for report in session.run():
-            row = session.recorder.last if session.recorder else {}
-            speed = f"{row['images_per_second']:.0f}" if row else "-"
-            progress.update(task, completed=report.step, loss=f"{report.loss:.4f}", speed=speed)
-            if row and row is not shown:
-                shown = row
-                _log(report.step, plan.steps, row)
+class Screen:
+    """Shows events; bars appear with the first progress, where the output is a terminal."""
+
+    def __init__(self) -> None:
+        self.live = sys.stdout.isatty()
+        self._bars: Bars | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._speed = "-"
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.clear()
+
+    def take(self, event: Event) -> None:
+        """Show an event."""
+        match event:
+            case Note(text):
+                self.say(text)
+            case Progress(stage, done, total):
+                self._bar(stage, done, total)
+            case Metrics():
+                self._metrics(event)
+
+    def say(self, line: str) -> None:
+        """Print a line, above the bars if there are some."""
+        if self._bars is None:
+            print(line, flush=True)
+        else:
+            from rich.text import Text
+
+            self._bars.console.print(Text(line), soft_wrap=True)
+
+    def clear(self) -> None:
+        """End the bars."""
+        if self._bars is not None:
+            self._bars.stop()
+        self._bars, self._tasks = None, {}
+
+    def _bar(self, stage: str, done: int, total: int | None, detail: str = "") -> None:
+        if not self.live:
+            return
+        if self._bars is None:
+            self._bars = bars()
+            self._bars.start()
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=total, detail="")
+        self._bars.update(self._tasks[stage], completed=done, total=total, detail=detail)
+
+    def _metrics(self, event: Metrics) -> None:
+        record = event.record
+        if record is not None:
+            self._speed = f"{record['images_per_second']:.0f}"
+        self._bar("training", event.step, event.steps, f"loss {event.loss:.4f} {self._speed} images/s")
+        if record is None or self.live:
+            return
+        held_out = "" if record["validation_loss"] is None else f"  held out {record['validation_loss']:.4f}"
+        left = duration((event.steps - event.step) / max(record["steps_per_second"], 1e-9))
+        speed = f"{self._speed} images/s"
+        print(f"step {event.step}/{event.steps}  loss {record['loss']:.4f}{held_out}  {speed}  {left} left", flush=True)
 
 
-def _log(step: int, steps: int, row: dict[str, Any]) -> None:
-    if console.is_terminal:
-        return
-    held = "" if row["validation_loss"] is None else f"  held out {row['validation_loss']:.4f}"
-    left = (steps - step) / max(row["steps_per_second"], 1e-9)
-    print(
-        f"step {step}/{steps}  loss {row['loss']:.4f}{held}  {row['images_per_second']:.0f} images/s  {duration(left)} left",
-        flush=True,
-    )
+def bars() -> Bars:
+    """Progress bars with the time left."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
 
-
-def counted(n: int, thing: str) -> str:
-    """'1 picture', '2 pictures'."""
-    return f"{n} {thing}" + "s" * (n != 1)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says it: 45 s, 3 min, 2 h 5 min, 3 days."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 48 * 3600:
-        return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
-    return f"{seconds / 86400:.1f} days"
+    return Bars(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[detail]}"), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip

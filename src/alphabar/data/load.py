@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..errors import ConfigurationError, DataError, StorageError, UnusableData, nearest
-from ..machine import available_memory, give_back_freed_memory
+from ..machine import available_memory
 from ..settings.conditions import check_colour
 from ..settings.data import DataSettings
 from .builtin_sets import BUILTIN_SETS
@@ -97,9 +97,7 @@ def load_data(
     resolved = settings.model_copy(
         update={"size": [height, width], "channels": channels, "class_from": class_from, "conditions": list(found)}
     )
-    loaded = LoadedData(subset(everything, ~held_out), subset(everything, held_out), report, resolved, found)
-    give_back_freed_memory()  # that of the search for near-duplicates
-    return loaded
+    return LoadedData(subset(everything, ~held_out), subset(everything, held_out), report, resolved, found)
 
 
 def subset(data: PictureSet, mask: np.ndarray) -> PictureSet:

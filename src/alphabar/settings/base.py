@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -17,7 +17,7 @@ from ..errors import ConfigurationError, nearest
 class Settings(BaseModel):
     """Frozen; an unknown key is an error that names the nearest known one."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, defer_build=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -42,10 +42,11 @@ def validate(model: type[S], values: Any, section: str = "") -> S:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigurationError("; ".join(_fault(e, section) for e in error.errors())) from None
+        raise ConfigurationError("; ".join(fault(e, section) for e in error.errors())) from None
 
 
-def _fault(error: Any, section: str) -> str:
+def fault(error: Any, section: str = "") -> str:
+    """One fault of pydantic's list in words: which field, what was expected, what it got."""
     path = ".".join(str(part) for part in (section, *error["loc"]) if part != "")
     if error["type"] in ("literal_error", "union_tag_invalid"):
         expected = str(error["ctx"].get("expected") or error["ctx"].get("expected_tags"))
@@ -149,6 +150,7 @@ SamplerName = Literal[
     "adaptive",
 ]  # fmt: skip
 GridName = Literal["trailing", "leading", "linspace", "quadratic", "log_snr", "karras", "few"]
+VarianceName = Literal["posterior", "beta", "learned"]
 ClipName = Literal["static", "dynamic", "off"]
 OPTION_OF = {"variance": "ancestral", "eta": "ddim", "tolerance": "adaptive"}
 """Settings that one sampler alone has: with `auto` they pick it."""
@@ -159,17 +161,17 @@ class SampleSettings(Settings):
 
     sampler: SamplerName = Field(
         "auto",
-        description="the method: auto (picked by the number of steps, from a table measured in this project), ancestral (DDPM), ddim, euler, "
-        "heun, dpm++2s, dpm++2m, dpm++3m, dpm++2m-sde, unipc, deis, plms, or adaptive",
+        description=f"the method: {', '.join(get_args(SamplerName))}; auto is picked by the number of steps, from a table measured "
+        "in this project",
     )
     grid: GridName | None = Field(
         None,
-        description="where the steps lie: trailing (even in t), leading, linspace, quadratic, log_snr, karras or few; default: trailing, or what auto picks",
+        description=f"where the steps lie: {', '.join(get_args(GridName))}; default: trailing (even in t), or what auto picks",
     )
     steps: int | None = Field(
         None, ge=1, description="reverse steps, at most T; default: 50, of ancestral sampling 250, of adaptive 10"
     )
-    variance: Literal["posterior", "beta", "learned"] | None = Field(
+    variance: VarianceName | None = Field(
         None,
         description="sampler=ancestral (which auto then takes): noise of a step; default: learned if the model learned it, otherwise posterior",
     )

@@ -8,7 +8,6 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, cast, get_args
 
-import yaml
 from pydantic import Field, field_validator
 from pydantic.fields import FieldInfo
 
@@ -150,6 +149,8 @@ def parse_override(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
         raise ConfigurationError(f"--set takes key=value, for example train.batch_size=64; got {text!r}")
+    import yaml
+
     field = dict(all_fields()).get(key.strip())
     if field is not None and (field.annotation is str or str in _members(field.annotation)):
         quoted = len(value) > 1 and value[0] == value[-1] == '"'
@@ -210,6 +211,8 @@ def _sections(field: FieldInfo) -> Iterator[tuple[str, type[Settings]]]:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A configuration file as nested values. Raises ConfigurationError if it is missing or not a mapping."""
+    import yaml
+
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -226,4 +229,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def to_yaml(config: Config) -> str:
     """The whole configuration as YAML."""
+    import yaml
+
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)

@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from ..errors import ConfigurationError
 from .base import Settings
 
+PrecisionName = Literal["auto", "float32", "bfloat16"]
+
 
 class TrainSettings(Settings):
     """How long, how fast, and what is written down on the way."""
@@ -56,7 +58,7 @@ class TrainSettings(Settings):
     device: str = Field(
         "auto", description="cpu, cuda, cuda:1, mps, or auto: the best there is (alphabar is tested on the CPU)"
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: PrecisionName = Field(
         "auto",
         description="of the network's products; all else is float32. auto: what a short measurement finds faster here",
     )
