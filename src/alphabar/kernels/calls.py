@@ -1,6 +1,6 @@
 """The compiled functions, called with tensors: pictures are (N, C, H, W), channels last in memory, float32 or bfloat16; all else is float32.
 
-These functions know no gradients, and they trust their callers; `operators.py` checks arguments and gives the gradients.
+These functions know no gradients, and they trust their callers; `on_cpu.py` checks arguments, `operators.py` gives the gradients.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .calls import DOUBLED, PLAIN, SINGLE, TYPES, channels_last
-from .operators import call, fits
+from .on_cpu import fits
+from .operators import call
 
 __all__ = [
     "DOUBLED",
