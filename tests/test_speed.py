@@ -385,7 +385,7 @@ def test_long_sampling_from_python_takes_the_fastest_kernels_while_it_lasts(deno
     assert not settled
     assert set(used) == {ResidualBlock}
     used.clear()
-    own.sample(20)
+    list(own.stream(list(range(20))))
     assert settled == [60]
     assert set(used) == {FusedResidualBlock}
     used.clear()

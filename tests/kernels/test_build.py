@@ -72,7 +72,7 @@ def test_the_second_flags_are_tried_where_the_first_fail_and_the_record_says_whi
     record = library.loaded().build
     assert not record.threaded
     assert "-fopenmp" not in record.flags
-    assert record == build.read_record(build.built_library()[0])
+    assert record == build.read_build(build.built_library()[0])
 
 
 def test_a_library_is_built_once_and_found_again(cache):

@@ -58,9 +58,8 @@ def is_plain_convolution(conv: nn.Module, size: int) -> bool:
 
 
 def used_type(weight: Tensor) -> torch.dtype:
-    """The type in which a layer of this weight computes here: that of autocast, where it is on."""
-    kind = weight.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+    """The type in which a layer of this weight computes on a CPU: that of autocast, where it is on."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else weight.dtype
 
 
 def takes(x: Tensor, weight: Tensor) -> bool:

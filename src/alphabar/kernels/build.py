@@ -81,7 +81,7 @@ def built_library() -> tuple[Path, Build]:
     try:
         path = cache_folder() / "kernels" / f"{key.hexdigest()[:16]}.so"
         make_private_folder(path.parent)
-        record = read_record(path)
+        record = read_build(path)
         return path, record or build_once(compiler, path)
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
         if isinstance(error, Unavailable):
@@ -117,7 +117,7 @@ def record_path(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def read_record(path: Path) -> Build | None:
+def read_build(path: Path) -> Build | None:
     """The record of a library that is whole; None where library or record is missing or damaged. Raises Unavailable for a foreign library."""
     if not path.is_file():
         return None
@@ -134,7 +134,7 @@ def build_once(compiler: str, path: Path) -> Build:
     """Build unless another process has done so while this one waited for it. Raises Unavailable, OSError."""
     try:
         with FileLock(path.with_suffix(".lock"), timeout=len(TARGETS) * BUILD_SECONDS):
-            return read_record(path) or build(compiler, path)
+            return read_build(path) or build(compiler, path)
     except Timeout:
         raise Unavailable(
             f"another process holds {path.with_suffix('.lock')} for more than {len(TARGETS) * BUILD_SECONDS:.0f} s; end it, then try again"

@@ -1,6 +1,6 @@
 """The compiled functions, called with tensors: pictures are (N, C, H, W), channels last in memory, float32 or bfloat16; all else is float32.
 
-These functions know no gradients, and they trust their callers; `operators.py` checks arguments and gives the gradients.
+These functions know no gradients, and they trust their callers; `on_cpu.py` checks arguments, `operators.py` gives the gradients.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def norm_coefficients(x: Tensor, gain: Tensor, bias: Tensor, offset: Tensor, gro
 
 def row_pointers(rows: Tensor) -> Sequence[int]:
     """The address of each row of a contiguous float32 tensor."""
-    start, step = rows.data_ptr(), 4 * rows[0].numel()
-    return [start + i * step for i in range(len(rows))]
+    start, step = rows.data_ptr(), 4 * rows.stride(0)
+    return [start + i * step for i in range(rows.shape[0])]
 
 
 def affine(x: Tensor, scale: Tensor, shift: Tensor, silu: bool) -> Tensor:
@@ -109,14 +109,16 @@ def affine(x: Tensor, scale: Tensor, shift: Tensor, silu: bool) -> Tensor:
 
 def norm_gradients(
     g: Tensor, x: Tensor, gain: Tensor, coefficients: Tensor, groups: int, silu: bool
-) -> tuple[Tensor, Tensor]:
-    """The rows P, Q (2, N, C), and the gradients of gain, bias and offset (3, N, C), from that of act(A x + B). The gradient of x is
+) -> tuple[Tensor, Tensor, Tensor]:
+    """P and Q (N, C), and the gradients of gain, bias and offset (3, N, C), from that of act(A x + B). The gradient of x is
     A g_z + P x + Q. coefficients: the result of `norm_coefficients`."""
-    of_x, others = torch.empty(2, *x.shape[:2]), torch.empty(3, *x.shape[:2])
+    n, channels, _, _ = x.shape
+    along_x, constant, rows = torch.empty(n, channels), torch.empty(n, channels), torch.empty(3, n, channels)
     saved = Six(gain.data_ptr(), *row_pointers(coefficients))
     inputs = (g.data_ptr(), x.data_ptr(), sizes(x), saved, groups, silu)
-    library().norm_gradients(*inputs, Five(*row_pointers(of_x), *row_pointers(others)), *mode(x))
-    return of_x, others
+    outputs = Five(along_x.data_ptr(), constant.data_ptr(), *row_pointers(rows))
+    library().norm_gradients(*inputs, outputs, *mode(x))
+    return along_x, constant, rows
 
 
 def norm_backward(

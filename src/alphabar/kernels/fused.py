@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .calls import DOUBLED, PLAIN, SINGLE, TYPES, channels_last
-from .operators import OPS, fits
+from .on_cpu import fits
+from .operators import call
 
 __all__ = [
     "DOUBLED",
@@ -27,7 +28,7 @@ __all__ = [
 
 def serves(x: Tensor) -> bool:
     """Whether the kernels take these pictures (N, C, H, W): on a CPU, in float32 or bfloat16."""
-    return x.device.type == "cpu" and x.dtype in TYPES
+    return x.is_cpu and x.dtype in TYPES
 
 
 def fused_group_norm(
@@ -38,7 +39,7 @@ def fused_group_norm(
     norm takes mean and variance over each of the groups of channels and all places (Wu & He 2018), in float32. Two passes over memory
     forward and two backward; only x is kept for the backward pass.
     """
-    y: Tensor = OPS.group_norm.default(channels_last(x), *rows_of(x, gain, bias, offset), groups, eps, silu)[0]
+    y: Tensor = call("group_norm", channels_last(x), *rows_of(x, gain, bias, offset), groups, eps, silu)[0]
     return y
 
 
@@ -62,7 +63,7 @@ def norm_convolution(
     """
     added = None if added is None else channels_last(added.to(x.dtype))
     rows = rows_of(x, gain, bias, offset)
-    y: Tensor = OPS.norm_convolution.default(channels_last(x), *rows, weight, shift, added, groups, eps)[0]
+    y: Tensor = call("norm_convolution", channels_last(x), *rows, weight, shift, added, groups, eps)[0]
     return y
 
 
@@ -72,7 +73,7 @@ def convolution(
     """x (N, C, H, W) -> the convolution of this kind (`calls.convolve`) of weight (O, C, taps, taps) and shift (O,), in the type of x,
     plus `added`, of the shape of the result. It pays for a weight that `fits`."""
     added = None if added is None else channels_last(added.to(x.dtype))
-    y: Tensor = OPS.convolution.default(channels_last(x), weight, shift, added, kind)
+    y: Tensor = call("convolution", channels_last(x), weight, shift, added, kind)
     return y
 
 
@@ -81,7 +82,7 @@ def fused_attention(qkv: Tensor, heads: int) -> Tensor:
 
     Each place attends to all H W. The weights are computed again in the backward pass instead of being kept (Dao et al. 2022).
     """
-    out: Tensor = OPS.attention.default(channels_last(qkv), heads)[0]
+    out: Tensor = call("attention", channels_last(qkv), heads)[0]
     return out
 
 

@@ -11,14 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from . import calls
-from .calls import BACKWARD_KIND, PLAIN, SINGLE, TYPES, channels_last, result_size
-
-FEWEST_CHANNELS = 16  # of a convolution: below that most of what the kernels multiply would be zeros
+from .calls import PLAIN, result_size
+from .on_cpu import ON_CPU, check_convolution
 
 LIBRARY = torch.library.Library("alphabar", "DEF")
 SCHEMAS = (
@@ -37,190 +34,6 @@ SCHEMAS = (
 for schema in SCHEMAS:
     LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
 OPS = torch.ops.alphabar
-
-
-# ---- Checks ----
-
-
-def fits(weight: Tensor) -> bool:
-    """Whether a convolution of this weight (O, C, 3, 3) or (O, C, 1, 1) is worth the kernels."""
-    return min(weight.shape[:2]) >= FEWEST_CHANNELS and weight.shape[2:] in ((3, 3), (1, 1))
-
-
-def check_pictures(x: Tensor, *others: Tensor | None) -> None:
-    """Raise RuntimeError for other than (N, C, H, W) in float32 or bfloat16, and for others of another type."""
-    if x.ndim != 4 or x.dtype not in TYPES:
-        raise RuntimeError(
-            f"the kernels take pictures (N, C, H, W) in float32 or bfloat16, got {tuple(x.shape)} in {x.dtype}"
-        )
-    for other in others:
-        if other is not None and other.dtype != x.dtype:
-            raise RuntimeError(f"the kernels take pictures of one type, got {x.dtype} and {other.dtype}")
-
-
-def check_same(g: Tensor, shape: tuple[int, ...]) -> None:
-    """Raise RuntimeError for a gradient of another shape than its tensor."""
-    if tuple(g.shape) != shape:
-        raise RuntimeError(f"the gradient must have the shape of the result, {shape}, got {tuple(g.shape)}")
-
-
-def check_norm(x: Tensor, groups: int, *rows: Tensor) -> None:
-    """Raise RuntimeError for groups that do not divide the channels, and for rows other than (N, C) in contiguous float32."""
-    if groups < 1 or x.shape[1] % groups:
-        raise RuntimeError(f"the number of groups must divide the {x.shape[1]} channels, got {groups}")
-    for row in rows:
-        if row.shape[-2:] != x.shape[:2] or row.dtype != torch.float32 or not row.is_contiguous():
-            raise RuntimeError(
-                f"rows (N, C) = {tuple(x.shape[:2])} in contiguous float32 are needed, got {tuple(row.shape)} in {row.dtype}"
-            )
-
-
-def check_convolution(x: Tensor, weight: Tensor, added: Tensor | None, kind: int) -> None:
-    """Raise RuntimeError, as torch does, for shapes that do not fit."""
-    if kind not in BACKWARD_KIND:
-        raise RuntimeError(f"kind of convolution: expected one of {sorted(BACKWARD_KIND)}, got {kind}")
-    taps = 1 if kind == SINGLE else 3
-    if weight.ndim != 4 or tuple(weight.shape[1:]) != (x.shape[1], taps, taps):
-        raise RuntimeError(
-            f"a weight of shape (O, {x.shape[1]}, {taps}, {taps}) is needed for pictures of shape {tuple(x.shape)}, got {tuple(weight.shape)}"
-        )
-    shape = result_size(x, len(weight), kind)
-    if added is not None and tuple(added.shape) != shape:
-        raise RuntimeError(f"what is added must have the shape of the result, {shape}, got {tuple(added.shape)}")
-
-
-# ---- On the CPU ----
-
-
-def group_norm(
-    x: Tensor, gain: Tensor, bias: Tensor, offset: Tensor, groups: int, eps: float, silu: bool
-) -> tuple[Tensor, Tensor]:
-    """act(norm(x + offset) gain + bias), and the coefficients (5, N, C) of the norm. One pass for the statistics, one for the result."""
-    check_pictures(x)
-    check_norm(x, groups, gain, bias, offset)
-    x = channels_last(x)
-    coefficients = calls.norm_coefficients(x, gain, bias, offset, groups, eps)
-    return calls.affine(x, coefficients[0], coefficients[1], silu), coefficients
-
-
-def group_norm_backward(
-    g: Tensor, x: Tensor, gain: Tensor, coefficients: Tensor, groups: int, silu: bool
-) -> tuple[Tensor, Tensor]:
-    """The gradient of x, and those of gain, bias and offset as rows (3, N, C)."""
-    check_pictures(x, g)
-    check_same(g, tuple(x.shape))
-    check_norm(x, groups, gain, coefficients)
-    g, x = channels_last(g), channels_last(x)
-    (along_x, constant), rows = calls.norm_gradients(g, x, gain, coefficients, groups, silu)
-    return calls.norm_backward(g, x, coefficients[0], coefficients[1], along_x, constant, silu), rows
-
-
-def norm_convolution(
-    x: Tensor, gain: Tensor, bias: Tensor, offset: Tensor, weight: Tensor, shift: Tensor | None, added: Tensor | None,
-    groups: int, eps: float,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The 3x3 convolution of silu(norm(x + offset) gain + bias) plus shift and `added`, and the coefficients of the norm."""
-    check_pictures(x, added)
-    check_norm(x, groups, gain, bias, offset)
-    check_convolution(x, weight, added, PLAIN)
-    x = channels_last(x)
-    coefficients = calls.norm_coefficients(x, gain, bias, offset, groups, eps)
-    factor, constant = coefficients[0], coefficients[1]
-    if fits(weight):
-        return convolved(x, weight, shift, added, PLAIN, factor, constant), coefficients
-    shift = None if shift is None else shift.to(x.dtype)
-    y = F.conv2d(calls.affine(x, factor, constant, True), weight.to(x.dtype), shift, padding=1)
-    return y if added is None else y.add_(added), coefficients
-
-
-def norm_convolution_backward(
-    g: Tensor, x: Tensor, gain: Tensor, weight: Tensor, coefficients: Tensor, groups: int, of_weight: bool, of_shift: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """The gradients of x, of gain, bias and offset as rows (3, N, C), of weight and shift; empty where not wanted.
-
-    The input of the convolution is computed again.
-    """
-    check_pictures(x, g)
-    check_same(g, result_size(x, len(weight), PLAIN))
-    check_norm(x, groups, gain, coefficients)
-    check_convolution(x, weight, None, PLAIN)
-    g, x = channels_last(g), channels_last(x)
-    by = convolution_gradients if fits(weight) else torch_gradients
-    of_input, *others = by(g, x, weight, PLAIN, (True, of_weight, of_shift), coefficients[0], coefficients[1])
-    return *group_norm_backward(of_input, x, gain, coefficients, groups, True), others[0], others[1]
-
-
-def convolution(x: Tensor, weight: Tensor, shift: Tensor | None, added: Tensor | None, kind: int) -> Tensor:
-    """The convolution of this kind (`calls.convolve`), plus shift and `added`."""
-    check_pictures(x, added)
-    check_convolution(x, weight, added, kind)
-    return convolved(channels_last(x), weight, shift, added, kind)
-
-
-def convolution_backward(
-    g: Tensor, x: Tensor, weight: Tensor, kind: int, of_x: bool, of_weight: bool, of_shift: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of x, weight and shift; empty where not wanted."""
-    check_pictures(x, g)
-    check_convolution(x, weight, None, kind)
-    check_same(g, result_size(x, len(weight), kind))
-    return convolution_gradients(channels_last(g), channels_last(x), weight, kind, (of_x, of_weight, of_shift))
-
-
-def convolved(
-    x: Tensor, weight: Tensor, shift: Tensor | None, added: Tensor | None, kind: int,
-    factor: Tensor | None = None, constant: Tensor | None = None,
-) -> Tensor:  # fmt: skip
-    """`calls.convolve` with weight and shift as a layer has them."""
-    shift = None if shift is None else shift.float().contiguous()
-    added = None if added is None else channels_last(added)
-    kernel = calls.packed(weight, x.dtype, kind)
-    return calls.convolve(x, kernel, len(weight), shift, factor, constant, added, kind)
-
-
-def convolution_gradients(
-    g: Tensor, x: Tensor, weight: Tensor, kind: int, wanted: tuple[bool, bool, bool],
-    factor: Tensor | None = None, constant: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """The gradients of the input, of the weight and of the shift by the kernels; empty where not wanted."""
-    of_input, of_weight, of_shift = x.new_empty(0), weight.new_empty(0), weight.new_empty(0)
-    if wanted[0]:
-        back = BACKWARD_KIND[kind]
-        of_input = calls.convolve(g, calls.packed(weight, x.dtype, back, turned=True), x.shape[1], kind=back)
-    if wanted[1]:
-        of_weight = calls.kernel_gradient(x, g, factor, constant, kind).to(weight.dtype)
-    if wanted[2]:
-        of_shift = calls.channel_sums(g).to(weight.dtype)
-    return of_input, of_weight, of_shift
-
-
-def torch_gradients(
-    g: Tensor, x: Tensor, weight: Tensor, kind: int, wanted: tuple[bool, bool, bool], factor: Tensor, constant: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The same by torch's own 3x3 convolution, for layers of few channels."""
-    of_input, *others = torch.ops.aten.convolution_backward(
-        g, calls.affine(x, factor, constant, True), weight.to(x.dtype), weight.shape[:1],
-        [1, 1], [1, 1], [1, 1], False, [0, 0], 1, list(wanted),
-    )  # fmt: skip
-    of_weight, of_shift = (
-        weight.new_empty(0) if part is None else part.to(weight.dtype).contiguous() for part in others
-    )
-    return channels_last(of_input), of_weight, of_shift
-
-
-def attention(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor]:
-    """The attention of `fused.fused_attention`, and the logarithms of the sums of its weights (N, heads, H W)."""
-    check_pictures(qkv)
-    if heads < 1 or qkv.shape[1] % (3 * heads):
-        raise RuntimeError(f"qkv needs 3 heads d channels, got {qkv.shape[1]} channels for {heads} heads")
-    return calls.attention(channels_last(qkv), heads)
-
-
-def attention_backward(g: Tensor, qkv: Tensor, out: Tensor, lse: Tensor) -> Tensor:
-    """The gradient of qkv. The weights of the attention are computed again."""
-    check_pictures(qkv, g, out)
-    check_same(g, tuple(out.shape))
-    return calls.attention_gradients(channels_last(g), channels_last(qkv), channels_last(out), lse.contiguous())
 
 
 # ---- Shapes for fake tensors ----
@@ -251,21 +64,21 @@ def fake_gradients(
 def fake_norm_convolution_backward(
     g: Tensor, x: Tensor, gain: Tensor, weight: Tensor, coefficients: Tensor, groups: int, of_weight: bool, of_shift: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """As `norm_convolution_backward`."""
+    """As `norm_convolution_backward_on_cpu`."""
     gx, *others = fake_gradients(x, weight, True, of_weight, of_shift)
     return gx, fake_rows(3, x), others[0], others[1]
 
 
 def fake_convolution(x: Tensor, weight: Tensor, shift: Tensor | None, added: Tensor | None, kind: int) -> Tensor:
-    """As `convolution`, with its checks."""
+    """As `convolution_on_cpu`, with its checks."""
     check_convolution(x, weight, added, kind)
-    return fake_pictures(x, len(weight), kind)
+    return fake_pictures(x, weight.shape[0], kind)
 
 
 FAKES: dict[str, Callable[..., Any]] = {
     "group_norm": lambda x, *_: (fake_pictures(x, x.shape[1]), fake_rows(5, x)),
     "group_norm_backward": lambda g, x, *_: (fake_pictures(x, x.shape[1]), fake_rows(3, x)),
-    "norm_convolution": lambda x, gain, bias, offset, weight, *_: (fake_pictures(x, len(weight)), fake_rows(5, x)),
+    "norm_convolution": lambda x, gain, bias, offset, weight, *_: (fake_pictures(x, weight.shape[0]), fake_rows(5, x)),
     "norm_convolution_backward": fake_norm_convolution_backward,
     "convolution": fake_convolution,
     "convolution_backward": lambda g, x, weight, kind, *wanted: fake_gradients(x, weight, *wanted),
@@ -280,10 +93,51 @@ FAKES: dict[str, Callable[..., Any]] = {
 # ---- Gradients ----
 
 
-def below_autograd(operator: Any, *arguments: Any) -> Any:
+def is_direct(arguments: tuple[Any, ...]) -> bool:
+    """Whether a call needs no dispatcher: plain tensors on the CPU, and nothing that watches or traces.
+
+    Between large products the dispatcher's Python code is cold in the processor's cache, and would cost some percent of a step.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._len_torch_function_stack() == 0
+        and arguments[0].is_cpu
+        and all(type(v) in PLAIN_TYPES for v in arguments)
+    )
+
+
+PLAIN_TYPES = {Tensor, torch.nn.Parameter, int, float, bool, type(None)}
+
+
+def call(name: str, *arguments: Any) -> Any:
+    """Call the operator of this name, directly where that is the same."""
+    if not is_direct(arguments):
+        return operator_of(name)(*arguments)
+    return GRADIENTS[name].apply(*arguments) if needs_gradient(arguments) else ON_CPU[name](*arguments)
+
+
+def operator_of(name: str) -> Any:
+    """The registered operator."""
+    return getattr(OPS, name).default
+
+
+def needs_gradient(arguments: tuple[Any, ...]) -> bool:
+    """Whether autograd records a call."""
+    return torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in arguments)
+
+
+def below_autograd(name: str, *arguments: Any) -> Any:
     """Call the operator without recording it."""
+    if is_direct(arguments):
+        return ON_CPU[name](*arguments)
     with torch._C._AutoDispatchBelowAutograd():
-        return operator(*arguments)
+        return operator_of(name)(*arguments)
+
+
+def backward(name: str, *arguments: Any) -> Any:
+    """Call a `*_backward` operator; it is recorded only where its own derivative could be needed."""
+    return operator_of(name)(*arguments) if torch.is_grad_enabled() else below_autograd(name, *arguments)
 
 
 class GroupNormFunction(Function):
@@ -292,7 +146,7 @@ class GroupNormFunction(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, gain: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
         """Normalise."""
-        y, coefficients = below_autograd(OPS.group_norm.default, x, gain, *others)
+        y, coefficients = below_autograd("group_norm", x, gain, *others)
         ctx.save_for_backward(x, gain, coefficients)
         ctx.mark_non_differentiable(coefficients)
         ctx.groups, ctx.silu = others[2], others[4]
@@ -301,7 +155,7 @@ class GroupNormFunction(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of x, gain, bias and offset."""
-        gx, rows = OPS.group_norm_backward.default(g, *ctx.saved_tensors, ctx.groups, ctx.silu)
+        gx, rows = backward("group_norm_backward", g, *ctx.saved_tensors, ctx.groups, ctx.silu)
         return gx, *rows.unbind(), None, None, None
 
 
@@ -311,7 +165,7 @@ class NormConvolutionFunction(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, gain: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
         """Normalise, then convolve."""
-        y, coefficients = below_autograd(OPS.norm_convolution.default, x, gain, *others)
+        y, coefficients = below_autograd("norm_convolution", x, gain, *others)
         ctx.save_for_backward(x, gain, others[2], coefficients)
         ctx.mark_non_differentiable(coefficients)
         ctx.groups = others[5]
@@ -321,7 +175,7 @@ class NormConvolutionFunction(Function):
     def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of x, gain, bias, offset, weight, shift and what was added."""
         _, _, _, _, of_weight, of_shift, of_added, _, _ = ctx.needs_input_grad
-        gx, rows, *parts = OPS.norm_convolution_backward.default(g, *ctx.saved_tensors, ctx.groups, of_weight, of_shift)
+        gx, rows, *parts = backward("norm_convolution_backward", g, *ctx.saved_tensors, ctx.groups, of_weight, of_shift)
         parts = [part if wanted else None for part, wanted in zip(parts, (of_weight, of_shift), strict=True)]
         return gx, *rows.unbind(), *parts, g if of_added else None, None, None
 
@@ -334,14 +188,14 @@ class ConvolutionFunction(Function):
         """Convolve."""
         ctx.save_for_backward(x, weight)
         ctx.kind = kind
-        y: Tensor = below_autograd(OPS.convolution.default, x, weight, shift, added, kind)
+        y: Tensor = below_autograd("convolution", x, weight, shift, added, kind)
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of x, weight, shift and what was added."""
         wanted, g = ctx.needs_input_grad[:3], grads[0]
-        parts = OPS.convolution_backward.default(g, *ctx.saved_tensors, ctx.kind, *wanted)
+        parts = backward("convolution_backward", g, *ctx.saved_tensors, ctx.kind, *wanted)
         parts = [part if is_wanted else None for part, is_wanted in zip(parts, wanted, strict=True)]
         return *parts, g if ctx.needs_input_grad[3] else None, None
 
@@ -352,7 +206,7 @@ class AttentionFunction(Function):
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, heads: int) -> tuple[Tensor, Tensor]:
         """Attend."""
-        out, lse = below_autograd(OPS.attention.default, qkv, heads)
+        out, lse = below_autograd("attention", qkv, heads)
         ctx.save_for_backward(qkv, out, lse)
         ctx.mark_non_differentiable(lse)
         return out, lse
@@ -360,17 +214,17 @@ class AttentionFunction(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """The gradient of qkv."""
-        return OPS.attention_backward.default(g, *ctx.saved_tensors), None
+        return backward("attention_backward", g, *ctx.saved_tensors), None
 
 
 class NoSecondDerivative(Function):
     """A `*_backward` operator, called where its own derivative could be needed."""
 
     @staticmethod
-    def forward(ctx: Any, operator: Any, *arguments: Any) -> Any:
+    def forward(ctx: Any, name: str, *arguments: Any) -> Any:
         """Call it."""
-        ctx.name = operator.name()
-        return below_autograd(operator, *arguments)
+        ctx.name = name
+        return below_autograd(name, *arguments)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
@@ -380,38 +234,17 @@ class NoSecondDerivative(Function):
         )
 
 
-def differentiable(operator: Any, function: type[Function]) -> Callable[..., Any]:
-    """The implementation for autograd: the function where a gradient is needed, otherwise the operator alone."""
+def recorded(name: str) -> Callable[..., Any]:
+    """The implementation for autograd: a function with gradients where one is needed, otherwise the operator alone."""
 
     def call(*arguments: Any) -> Any:
-        if torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in arguments):
-            return function.apply(*arguments)
-        return below_autograd(operator, *arguments)
+        if not needs_gradient(arguments):
+            return below_autograd(name, *arguments)
+        return GRADIENTS[name].apply(*arguments) if name in GRADIENTS else NoSecondDerivative.apply(name, *arguments)
 
     return call
 
 
-def not_differentiable(operator: Any) -> Callable[..., Any]:
-    """The implementation for autograd of a `*_backward` operator."""
-
-    def call(*arguments: Any) -> Any:
-        if torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in arguments):
-            return NoSecondDerivative.apply(operator, *arguments)
-        return below_autograd(operator, *arguments)
-
-    return call
-
-
-ON_CPU: dict[str, Callable[..., Any]] = {
-    "group_norm": group_norm,
-    "group_norm_backward": group_norm_backward,
-    "norm_convolution": norm_convolution,
-    "norm_convolution_backward": norm_convolution_backward,
-    "convolution": convolution,
-    "convolution_backward": convolution_backward,
-    "attention": attention,
-    "attention_backward": attention_backward,
-}
 GRADIENTS: dict[str, type[Function]] = {
     "group_norm": GroupNormFunction,
     "norm_convolution": NormConvolutionFunction,
@@ -423,11 +256,9 @@ GRADIENTS: dict[str, type[Function]] = {
 def register() -> None:
     """Give every operator its implementations."""
     for name, function in ON_CPU.items():
-        operator = getattr(OPS, name).default
         LIBRARY.impl(name, function, "CPU")
         torch.library.register_fake(f"alphabar::{name}", FAKES[name], lib=LIBRARY)
-        gradient = differentiable(operator, GRADIENTS[name]) if name in GRADIENTS else not_differentiable(operator)
-        LIBRARY.impl(name, gradient, "Autograd")
+        LIBRARY.impl(name, recorded(name), "Autograd")
 
 
 register()

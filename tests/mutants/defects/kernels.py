@@ -257,12 +257,12 @@ def _(original: Any) -> Any:
 # Builds
 
 
-@DEFECTS.seed("a damaged library is loaded", "read_record", BUILD, "damaged")
+@DEFECTS.seed("a damaged library is loaded", "read_build", BUILD, "damaged")
 def _(original: Any) -> Any:
-    def read_record(path):
+    def read_build(path):
         return original(path) or (Build("", "", ()) if path.is_file() else None)
 
-    return read_record
+    return read_build
 
 
 @DEFECTS.seed("a foreign library is loaded", "check_private", BUILD, "refused")
