@@ -72,7 +72,9 @@ def test_train_says_what_it_found_what_it_does_and_what_next(alphabar, tmp_path)
     assert "to step 2 of 8 pictures" in said
     assert "alphabar sample '" in said  # a path with a space is quoted
     assert RunFolder.open(out).config.classes == ["cat", "dog"]
-    assert RunFolder.open(out).read("run.json")["command"].startswith(f"alphabar train {folder} --out {out} --steps 2")
+    assert (
+        RunFolder.open(out).read("run.json")["command"].startswith(f"alphabar train {folder} --out '{out}' --steps 2")
+    )
 
 
 def test_dry_run_writes_nothing(alphabar, tmp_path):

@@ -127,7 +127,7 @@ def test_a_task_is_trained(alphabar, data, tmp_path, arguments, image):
     assert code == 0, error
     assert "cond    image: made from the pictures" in said
     settings = RunFolder.open(tmp_path / "run").config.conditions["image"]
-    assert {key: settings[key] for key in image} == image
+    assert {key: getattr(settings, key) for key in image} == image
 
 
 @pytest.mark.parametrize("name", ["regions", "2024", "a: b", "null", "[x]", "猫😀"])

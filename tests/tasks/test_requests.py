@@ -151,7 +151,7 @@ def test_choices_and_defaults_are_named_in_the_help():
     fields = SampleRequest.model_fields
     assert all(name in help_of(fields["sampler"]) for name in typing.get_args(SamplerName))
     assert all(name in help_of(fields["variance"]) for name in typing.get_args(VarianceName))
-    assert help_of(fields["clip"]).endswith("One of static, dynamic, off. Default: static.")
+    assert help_of(fields["clip"]).endswith("or off. Default: static for pictures, off for points.")
     assert help_of(EvaluateRequest.model_fields["n"]).endswith("Default: 1000.")
 
 

@@ -22,12 +22,12 @@ from ..machine import cache_folder, processor
 
 SOURCE_FOLDER = Path(__file__).parent / "native"
 COMPILERS = ("g++", "clang++", "c++")
-COMMON = ("-O3", "-std=c++17", "-shared", "-fPIC", "-w")
+COMMON = ("-O3", "-std=c++17", "-shared", "-fPIC", "-Wall", "-Wextra")
 TARGETS = (
     ("-march=native", "-fopenmp"),
     ("-mcpu=native", "-fopenmp"),
-    ("-march=native",),
-    ("-mcpu=native",),
+    ("-march=native", "-Wno-unknown-pragmas"),
+    ("-mcpu=native", "-Wno-unknown-pragmas"),
 )
 """Flags that are tried in turn: some compilers know only one of the two names of the processor, some have no OpenMP."""
 BUILD_SECONDS = 120.0

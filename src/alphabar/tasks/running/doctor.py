@@ -9,8 +9,8 @@ import torch
 
 from ...data.builtin_sets import FASHION_MNIST_FOLDER
 from ...engine.ways import PRECISIONS
-from ...kernels.build import Unavailable, find_compiler
-from ...kernels.library import library
+from ...kernels.build import Unavailable
+from ...kernels.library import loaded
 from ...machine import pick_device
 from ...runs.environment import OPTIONAL, describe_environment, package_version
 from ..base import PlainPlan
@@ -43,13 +43,11 @@ def run(plan: PlainPlan, stop: Stop) -> Iterator[Event]:
 def describe_kernels() -> str:
     """Whether the compiled kernels can be built here, by which compiler, and whether they use several threads."""
     try:
-        kernels = library()
+        build = loaded().build
     except Unavailable as error:
         return f"do not work: {error}"
-    threads = (
-        "with OpenMP" if kernels.kernels_openmp() else "without OpenMP: one thread (install OpenMP for the compiler)"
-    )
-    return f"work, built by {find_compiler()} {threads}"
+    threads = "with OpenMP" if build.threaded else "without OpenMP: one thread (install OpenMP for the compiler)"
+    return f"work, built by {build.compiler} {threads}"
 
 
 def check_precisions() -> dict[str, tuple[bool, str]]:
