@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from ..errors import ConfigurationError
-from .base import Settings
+from .base import Settings, validate
 from .kinds import OneOf
 
 NOTHING = 255
@@ -149,7 +149,8 @@ def read_condition(name: str, values: Any) -> ConditionSettings:
     if not isinstance(values, Mapping):
         raise not_a_section(name, values)
     try:
-        return CONDITIONS.read({**values, "kind": values.get("kind") or name})  # type: ignore[return-value]
+        model = CONDITIONS.model(str(values.get("kind") or name))
+        return validate(model, dict(values))  # type: ignore[return-value]
     except ConfigurationError as error:
         raise type(error)(f"conditions.{name}: {error}") from None
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..conditions.base import Encoders
 from ..data.pictures import compact
 from ..diffusion.objective import Draw
-from ..randomness import generator, normal, permutation, uniform
+from ..randomness import generator, normal_rows, permutation, uniform
 from .times import TimeSampler
 
 
@@ -45,7 +45,7 @@ class Chance:
             mirrored=generator(seed, "flip", step).random(n) < 0.5 if self.flip else None,
             t=t,
             weight=weight,
-            eps=normal((n, *self.shape), seed, "noise", step),
+            eps=normal_rows(self.shape, [(seed, "noise", i, step) for i in range(n)]),
             dropped=self.dropped(step),
             keys=[(seed, step, i) for i in range(n)],
             dropout=int(generator(seed, "dropout", step).integers(2**62)),
@@ -60,6 +60,7 @@ class Chance:
         return masks
 
     def _hidden(self, name: str, probability: float, step: int) -> Tensor:
+        # number i of a stream is the same however many are drawn, so that an item's own does not depend on the batch
         return uniform([self.n], self.seed, "drop", name, step) < probability
 
 

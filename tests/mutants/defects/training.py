@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from alphabar.errors import NonFiniteError
+from alphabar.randomness import normal
 
 from ..seeding import Defects
 
@@ -68,9 +70,17 @@ def _(original: Any) -> Any:
     return lambda self: {name: torch.zeros_like(history) for name, history in original(self).items()}
 
 
-@DEFECTS.seed("noise from the global generator", "normal", LOOP, "resume_is_exact")
+@DEFECTS.seed("noise from the global generator", "normal_rows", LOOP, "resume_is_exact")
 def _(original: Any) -> Any:
-    return lambda shape, *key: torch.randn(*shape) if "noise" in key else original(shape, *key)
+    return lambda shape, keys: torch.randn(len(keys), *shape) if "noise" in keys[0] else original(shape, keys)
+
+
+@DEFECTS.seed("noise of a batch instead of an item", "Chance.draw", "training/test_draw.py", "any_batch")
+def _(original: Any) -> Any:
+    def draw(self: Any, step: int) -> Any:
+        return replace(original(self, step), eps=normal((self.n, *self.shape), self.seed, self.n, step))
+
+    return draw
 
 
 @DEFECTS.seed("data order that restarts at resume", "epoch_order", LOOP, "epoch")
