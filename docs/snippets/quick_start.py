@@ -11,8 +11,7 @@ pipeline.with_settings(sampler="ddim", steps=20).sample(16, seed=7).save("sixtee
 # endregion
 
 # region tasks
-from alphabar import tasks
-
+tasks = alphabar.tasks
 job = tasks.start(tasks.SampleRequest(run="runs/mine", out="four.npy", n=4, steps=10))
 for event in job:
     print(event)
