@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from alphabar.diffusion.denoiser import Denoiser
 from alphabar.diffusion.schedule import TableSchedule, linear_betas
@@ -26,7 +27,7 @@ from alphabar.engine.speed import (
     settle_way,
     ways,
 )
-from alphabar.engine.ways import Way, in_float32, way_of, with_way
+from alphabar.engine.ways import Way, in_float32, watchable, way_of, with_way
 from alphabar.errors import ConfigurationError
 from alphabar.generation.pipeline import Asked, Pipeline
 from alphabar.model import build_denoiser
@@ -36,6 +37,11 @@ from alphabar.training import settling
 
 SHAPE = (1, 8, 8)
 LOW, FUSED, BOTH = Way("bfloat16"), Way("float32", "fused"), Way("bfloat16", "fused")
+
+
+@pytest.fixture(autouse=True)
+def _time_enough(monkeypatch):
+    monkeypatch.setattr(speed, "BUDGET", 5.0)
 
 
 @pytest.fixture
@@ -380,6 +386,7 @@ def test_long_sampling_from_python_takes_the_fastest_kernels_while_it_lasts(deno
     used: list[str] = []
     forward = ResidualBlock.forward
     monkeypatch.setattr(ResidualBlock, "forward", lambda self, *args: used.append(type(self)) or forward(self, *args))
+    monkeypatch.setattr("alphabar.generation.pipeline.activation_bytes", lambda *given: 1000)  # by a plain pass
     own = Pipeline(denoiser.requires_grad_(False), SHAPE).with_settings(steps=3)
     own.sample(19)
     assert not settled
@@ -451,3 +458,64 @@ def test_a_network_without_two_forms_is_measured_for_nothing(monkeypatch):
     own = Denoiser(torch.nn.Conv2d(1, 1, 1), TableSchedule(linear_betas(40)))
     monkeypatch.setattr(speed, "measure", lambda *_: pytest.fail("measured"))
     assert settle_sampling(own, SHAPE, 10**6, None)[1] is None
+
+
+class Counting(nn.Module):
+    """A network with a norm that counts batches, and one size of pictures only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 1, 3, padding=1), nn.BatchNorm2d(1)
+        self.place = nn.Parameter(torch.zeros(1, 40, 40))
+
+    def forward(self, x, time, cond):
+        if x.shape[1:] != (1, 40, 40):
+            raise ValueError("one size only")
+        return self.norm(self.conv(x)) + self.place
+
+
+def test_a_measurement_leaves_buffers_and_takes_networks_of_one_size():
+    denoiser = Denoiser(Counting(), TableSchedule(linear_betas(1000))).train()
+    before = {name: buffer.clone() for name, buffer in denoiser.named_buffers()}
+    seconds = measure(denoiser, (1, 40, 40), [PLAIN, LOW])
+    assert math.isfinite(seconds[PLAIN])
+    assert speed.seconds_of(denoiser, (1, 40, 40), PLAIN) > 0
+    assert all(torch.equal(buffer, before[name]) for name, buffer in denoiser.named_buffers())
+
+
+def test_large_pictures_are_measured_by_small_ones(denoiser, monkeypatch):
+    """Twice as many pixels a side take four times as long; the passes are those of a picture that the budget allows."""
+    sizes = []
+    original = Result.of
+
+    def watched(denoiser, way, probe):
+        sizes.append(tuple(probe.x_t.shape))
+        return replace(original(denoiser, way, probe), seconds=float(probe.x_t.numel()))
+
+    monkeypatch.setattr(Result, "of", watched)
+    monkeypatch.setattr(speed, "BUDGET", 4.0 * 64 * 64)  # four passes of a picture of 64 x 64
+    seconds = measure(denoiser, (1, 128, 128), [PLAIN, LOW])
+    assert seconds[PLAIN] == pytest.approx(128 * 128)
+    assert max(sizes) == (1, 1, 64, 64)
+
+
+def test_a_tight_budget_takes_plain_float32(denoiser, monkeypatch):
+    monkeypatch.setattr(speed, "BUDGET", 0.0)
+    seconds = measure(denoiser, SHAPE, [PLAIN, LOW])
+    assert math.isfinite(seconds[PLAIN])
+    assert math.isinf(seconds[LOW])
+
+
+def test_hooks_that_count_are_seen_by_nobody_else(denoiser):
+    watched = watchable(denoiser)
+    for part in watched.network.modules():
+        part.register_forward_hook(lambda module, given, output: pytest.fail("a hook of another user"))
+    denoiser.output(torch.zeros(1, *SHAPE), 0.5)
+
+
+def test_the_memory_of_a_pass_does_not_depend_on_its_kernels(denoiser):
+    from alphabar.generation.pipeline import activation_bytes
+
+    cond = denoiser.encode({}, 1)
+    plain, fused = (activation_bytes(with_way(denoiser, way), SHAPE, cond) for way in (PLAIN, FUSED))
+    assert plain == fused > 1000

@@ -6,6 +6,7 @@ which registration they need.
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -27,7 +28,7 @@ def load_plugin(path: str | Path) -> ModuleType:
         return LOADED[file]
     if file.suffix != ".py" or not file.is_file():
         raise ConfigurationError(f"--plugin takes a Python file that registers something, got {str(path)!r}")
-    name = f"alphabar_plugin_{file.stem}"
+    name = f"alphabar_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     spec = spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None

@@ -185,3 +185,24 @@ def test_a_file_without_betas_is_told(tmp_path):
     (tmp_path / "betas.txt").write_text("\n")
     with pytest.raises(ConfigurationError, match=r"schedule\.betas holds no numbers"):
         ScheduleSettings(kind="custom", betas=str(tmp_path / "betas.txt"))
+
+
+def test_a_time_is_known_while_another_thread_forgets_all():
+    """The table of known times is cleared when it is full: here by another thread, between the look and the answer."""
+    schedule = TableSchedule(linear_betas(10))
+
+    class Forgetful(dict):
+        def __contains__(self, key):
+            there = super().__contains__(key)
+            self.clear()
+            return there
+
+        def get(self, key, default=None):
+            value = super().get(key, default)
+            self.clear()
+            return value
+
+    schedule._known = Forgetful()
+    expected = schedule.alpha_bars[5]
+    for _ in range(3):
+        assert schedule.alpha_bar(0.5) == expected

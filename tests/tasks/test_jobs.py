@@ -208,3 +208,29 @@ def test_a_listener_is_called_once_even_if_it_comes_late():
     stop.request()
     stop.listen(lambda: calls.append("late"))
     assert calls == ["early", "late"]
+
+
+def test_closing_does_not_wait_for_work_that_reports_nothing():
+    begun, released = threading.Event(), threading.Event()
+
+    def work(emit):
+        emit(Progress("work", 1, 2))
+        begun.set()
+        released.wait()
+        emit(Progress("work", 2, 2))
+
+    events = follow(work, Stop())
+    next(events)
+    begun.wait()
+    events.close()  # returns although the work still runs
+    assert not released.is_set()
+    released.set()
+
+
+def test_a_stop_may_be_asked_for_while_a_stop_is_asked_for():
+    """A signal arrives while the lock is held by the same thread."""
+    stop = Stop()
+    stop.listen(stop.request)
+    with stop._lock:
+        stop.request()
+    assert stop.requested

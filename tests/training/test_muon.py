@@ -153,3 +153,9 @@ def test_a_closure_that_computes_gradients_anew_is_taken_first():
         assert torch.equal(ours.weight, theirs.weight)
         assert torch.equal(ours.bias, theirs.bias)
         assert torch.equal(ours.weight.grad, theirs.weight.grad)
+
+
+def test_a_tied_weight_moves_once():
+    first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+    second.weight = first.weight
+    assert len(list_matrices(nn.Sequential(first, second))) == 1

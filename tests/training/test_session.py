@@ -136,6 +136,20 @@ def test_an_interrupt_in_the_middle_of_a_step_keeps_the_last_whole_checkpoint_on
     assert [p.name for p in RunFolder.open(tmp_path / "run").checkpoints()] == ["step-2"]
 
 
+def test_an_interrupt_between_the_update_and_the_count_of_the_step_saves_nothing_of_it(tmp_path):
+    """Weights and average are those of step 3, the number of steps is 2: saved, the run would go on as another one."""
+    session = fast(tmp_path / "run", 6, settings={"train.checkpoint_every": 2})
+    session.trainer.times.update = lambda t, losses: interrupt_at_step(session.trainer.steps_done, 2)
+    with pytest.raises(KeyboardInterrupt):
+        list(session.run())
+    assert [p.name for p in RunFolder.open(tmp_path / "run").checkpoints()] == ["step-2"]
+
+
+def interrupt_at_step(step, at):
+    if step == at:
+        raise KeyboardInterrupt
+
+
 def interrupt_at(update, step):
     def wrapped(module, number):
         if number == step:

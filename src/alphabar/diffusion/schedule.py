@@ -111,11 +111,12 @@ class TableSchedule(Schedule):
         if isinstance(t, Tensor) and t.ndim:
             return self._interpolate(t, sign)
         key = float(t), sign
-        if key not in self._known:
+        value = self._known.get(key)  # once, as another thread may clear them at any time
+        if value is None:
             if len(self._known) >= KEPT_TIMES:
                 self._known.clear()
-            self._known[key] = self._interpolate(key[0], sign)
-        return self._known[key].clone()
+            value = self._known[key] = self._interpolate(key[0], sign)
+        return value.clone()
 
     def _interpolate(self, t: Time, sign: int) -> Tensor:
         """sigmoid(sign * log-SNR) between grid points where both ends are finite; elsewhere linear in the table."""

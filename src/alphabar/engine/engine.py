@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data.pictures import Batch
 from ..diffusion.denoiser import Denoiser
@@ -68,7 +68,7 @@ class Engine:
 
     @contextmanager
     def stepping(self, dropout: int | None = None) -> Iterator[None]:
-        """A block that computes a step with the engine's threads, and dropout drawn from this seed; the process is left as it was."""
+        """A block that computes with the engine's threads, and what networks drop drawn from this seed; the process is left as it was."""
         with threads(self.threads):
             if dropout is None:
                 yield
@@ -77,8 +77,3 @@ class Engine:
             with torch.random.fork_rng(devices=devices):
                 torch.manual_seed(dropout)
                 yield
-
-
-def has_dropout(module: nn.Module) -> bool:
-    """Whether any part of the module drops something at random in training."""
-    return any(isinstance(part, nn.Dropout) and part.p > 0 for part in module.modules())

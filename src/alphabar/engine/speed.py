@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from .. import __version__
 from ..diffusion.denoiser import Denoiser
@@ -55,8 +56,8 @@ class Choice:
 def ways(precision: str, kernels: str, fused_allowed: bool) -> list[Way]:
     """All ways that the settings leave open; "auto" leaves both."""
     precisions = ["float32", "bfloat16"] if precision == "auto" else [precision]
-    found = (["native", "fused"] if fused_allowed else ["native"]) if kernels == "auto" else [kernels]
-    return [Way(p, k) for k in found for p in precisions]
+    kinds = (["native", "fused"] if fused_allowed else ["native"]) if kernels == "auto" else [kernels]
+    return [Way(p, k) for k in kinds for p in precisions]
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def pilot(denoiser: Denoiser, shape: Sequence[int]) -> float:
         probe = Probe.of(device, 1, probed, shape)
         try:
             return probe.a_picture(min(Result.of(denoiser, PLAIN, probe).seconds for _ in range(2)))
-        except (AlphabarError, RuntimeError):
+        except Exception:  # a network of one size may raise anything for another
             if probed == tuple(shape):
                 raise
     raise AssertionError("the loop returns or raises")
@@ -102,12 +103,12 @@ def fitting_probe(
     device, allowed = next(denoiser.parameters()).device, budget / (passes * a_picture)
     if allowed >= 1 or len(shape) != 3:
         return Probe.of(device, max(1, min(most, int(allowed))), shape, shape)
-    sides = [max(min(side, PILOT), int(side * allowed**0.5) // 8 * 8) for side in shape[1:]]
+    sides = [max(min(side, PILOT), int(side * allowed**0.5) // PILOT * PILOT) for side in shape[1:]]
     small = Probe.of(device, 1, (shape[0], *sides), shape)
     try:
         Result.of(denoiser, PLAIN, small)
-    except (AlphabarError, RuntimeError):
-        return Probe.of(device, 1, shape, shape)  # a network of one size
+    except Exception:  # a network of one size may raise anything for another
+        return Probe.of(device, 1, shape, shape)
     return small
 
 
@@ -132,8 +133,8 @@ def choose(
         seconds = {way: kept[str(way)] for way in wanted}
     else:  # all of them, as only what was measured in turns can be compared
         seconds = measure(denoiser, shape, wanted, most, a_picture)
-        found = {str(way): value if math.isfinite(value) else None for way, value in seconds.items()}
-        keep_measured(path, known | {key: known.get(key, {}) | found})
+        new = {str(way): value if math.isfinite(value) else None for way, value in seconds.items()}
+        keep_measured(path, known | {key: known.get(key, {}) | new})
     best = min(candidates, key=lambda way: seconds[way])
     plain = PLAIN if PLAIN in candidates else candidates[0]
     return Choice(best if seconds[best] < WORTHWHILE * seconds[plain] else plain, seconds)
@@ -156,17 +157,20 @@ def measure(
     passes = 1 + len(compared) + len(candidates)
     probe = fitting_probe(denoiser, shape, passes, a_picture or pilot(denoiser, shape), most, BUDGET)
     reference, agreeing = Result.of(denoiser, PLAIN, probe), [way for way in candidates if way == PLAIN]
+    seconds |= {way: probe.a_picture(reference.seconds) for way in agreeing}
     for way in compared:
+        if time.perf_counter() - began > BUDGET:
+            break  # a network of one size on large pictures: what is not measured is not taken
         try:
             result = Result.of(denoiser, way, probe)
         except (RuntimeError, OSError, ImportError, MemoryError):
             continue  # no such numbers on this device, no compiler for the fused kernels, or no memory for them
         agreeing += [way] if result.agrees(reference, way.precision) else []
     for _ in range(ROUNDS):
+        if time.perf_counter() - began > BUDGET and all(math.isfinite(seconds[way]) for way in agreeing):
+            break
         for way in agreeing:
             seconds[way] = min(seconds[way], probe.a_picture(Result.of(denoiser, way, probe).seconds))
-        if time.perf_counter() - began > BUDGET:
-            break
     return seconds
 
 
@@ -184,7 +188,7 @@ def is_trained(module: nn.Module) -> bool:
 def without_dropout(denoiser: Denoiser) -> Denoiser:
     """A denoiser of `with_way` whose network drops nothing: dropout draws anew in every pass, so that no way would agree with another."""
     for part in denoiser.network.modules():
-        if isinstance(part, nn.Dropout):
+        if isinstance(part, _DropoutNd):
             part.eval()
     return denoiser
 
@@ -200,6 +204,9 @@ class Result:
     @classmethod
     def of(cls, denoiser: Denoiser, way: Way, probe: Probe) -> Result:
         """One pass this way over random pictures, at times from 0 to 1; forward only if nothing is trained."""
+        buffers = [
+            (buffer, buffer.clone()) for buffer in denoiser.buffers()
+        ]  # a norm may count the batches that it sees
         denoiser, x_t = without_dropout(with_way(denoiser, way)), probe.x_t
         trained = [p for p in denoiser.parameters() if p.requires_grad] if torch.is_grad_enabled() else []
         t = torch.linspace(0.05, 1, len(x_t), dtype=torch.float64)
@@ -211,6 +218,9 @@ class Result:
             gradients = torch.autograd.grad(loss, trained, allow_unused=True) if trained else ()
         synchronize(x_t.device)
         seconds = time.perf_counter() - began
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
         parts = [g.flatten().float() for g in gradients if g is not None]
         return cls(output.detach(), torch.cat([output.new_zeros(0), *parts]), seconds)
 
@@ -289,14 +299,14 @@ def fastest_batch(denoiser: Denoiser, shape: Sequence[int], most: int) -> int:
     if None in seconds.values():
         seconds = measure_batches(denoiser, shape, candidates)
         keep_measured(
-            path, known | {key: known.get(key, {}) | {names[batch]: found for batch, found in seconds.items()}}
+            path, known | {key: known.get(key, {}) | {names[batch]: value for batch, value in seconds.items()}}
         )
     return min(candidates, key=lambda batch: seconds[batch] or math.inf)
 
 
 def measure_batches(denoiser: Denoiser, shape: Sequence[int], candidates: Sequence[int]) -> dict[int, float | None]:
     """Seconds of an estimate of a picture in batches of each size, the least of a few rounds in turns."""
-    device, found = next(denoiser.parameters()).device, dict.fromkeys(candidates, math.inf)
+    device, seconds = next(denoiser.parameters()).device, dict.fromkeys(candidates, math.inf)
     for _ in range(ROUNDS):
         for batch in candidates:
             x_t, t = torch.randn(batch, *shape, device=device), torch.linspace(0.05, 1, batch, dtype=torch.float64)
@@ -304,13 +314,8 @@ def measure_batches(denoiser: Denoiser, shape: Sequence[int], candidates: Sequen
             began = time.perf_counter()
             denoiser.output(x_t, t, denoiser.encode({}, batch))
             synchronize(device)
-            found[batch] = min(found[batch], (time.perf_counter() - began) / batch)
-    return dict(found)
-
-
-def fused_works() -> bool:
-    """Whether the fused kernels can be built here."""
-    return not fused_fails()
+            seconds[batch] = min(seconds[batch], (time.perf_counter() - began) / batch)
+    return dict(seconds)
 
 
 def fused_fails() -> str:
@@ -327,7 +332,7 @@ def fingerprint(denoiser: Denoiser, shape: Sequence[int], most: int = BATCH) -> 
     modules = [*original(denoiser.network).modules(), *denoiser.encoders.modules()]
     parts = [(type(m).__name__, [tuple(p.shape) for p in m.parameters(recurse=False)]) for m in modules]
     device = next(denoiser.parameters()).device
-    found: list[Any] = [
+    dependencies: list[Any] = [
         __version__,
         source_hash(),
         processor(),
@@ -340,19 +345,19 @@ def fingerprint(denoiser: Denoiser, shape: Sequence[int], most: int = BATCH) -> 
         parts,
         getattr(denoiser.network, "settings", None),
     ]
-    return hashlib.sha256(repr(found).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr(dependencies).encode()).hexdigest()[:16]
 
 
 def read_measured(path: Path) -> dict[str, dict[str, float | None]]:
     """What is kept; {} if there is nothing or it is damaged, as it can be measured again."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    known = isinstance(found, dict) and all(isinstance(entry, dict) for entry in found.values())
-    if not known or not all(v is None or isinstance(v, float) for entry in found.values() for v in entry.values()):
+    known = isinstance(content, dict) and all(isinstance(entry, dict) for entry in content.values())
+    if not known or not all(v is None or isinstance(v, float) for entry in content.values() for v in entry.values()):
         return {}
-    return dict(found)
+    return dict(content)
 
 
 def keep_measured(path: Path, known: Mapping[str, Mapping[str, float | None]]) -> None:

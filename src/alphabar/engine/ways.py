@@ -105,8 +105,8 @@ def accelerate(network: nn.Module, way: Way, rounded: bool = False) -> Accelerat
 
 def original(network: nn.Module) -> nn.Module:
     """The network that was accelerated; itself where it was not."""
-    found: nn.Module = network.original if isinstance(network, Accelerated) else network
-    return found
+    plain: nn.Module = network.original if isinstance(network, Accelerated) else network
+    return plain
 
 
 def view(
@@ -114,8 +114,8 @@ def view(
 ) -> nn.Module:  # fmt: skip
     """A module with other children and perhaps another class that shares everything else: parameters, buffers and hooks by reference."""
     if id(module) in known:
-        found: nn.Module = known[id(module)]
-        return found
+        seen: nn.Module = known[id(module)]
+        return seen
     if isinstance(module, torch.jit.ScriptModule):
         return module
     kind = layers.get(type(module), type(module))
@@ -133,6 +133,17 @@ def view(
     return copy
 
 
+def watchable(denoiser: Denoiser) -> Denoiser:
+    """The same denoiser, computed layer by layer, with hooks of its own: those that are added to it are not seen by other users of its
+    network."""
+    way = way_of(denoiser)
+    copy = view(original(denoiser.network), {}, None, {})
+    for part in copy.modules():
+        for name in ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs"):
+            vars(part)[name] = type(vars(part)[name])(vars(part)[name])
+    return denoiser.with_network(accelerate(copy, replace(way, kernels="native")))
+
+
 def round_to(parameter: nn.Parameter, dtype: torch.dtype) -> nn.Parameter:
     """A copy in another precision."""
     return nn.Parameter(parameter.detach().to(dtype), requires_grad=parameter.requires_grad)
@@ -145,8 +156,8 @@ def with_way(denoiser: Denoiser, way: Way, rounded: bool = False) -> Denoiser:
 
 def way_of(denoiser: Denoiser) -> Way:
     """The way in which its network is computed; plain float32 unless `with_way` set another."""
-    found: Way = denoiser.network.way if isinstance(denoiser.network, Accelerated) else Way()
-    return found
+    way: Way = denoiser.network.way if isinstance(denoiser.network, Accelerated) else PLAIN
+    return way
 
 
 def in_float32(denoiser: Denoiser) -> Denoiser:

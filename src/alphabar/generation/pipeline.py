@@ -17,7 +17,7 @@ from ..diffusion.denoiser import Denoiser, DenoiserLike
 from ..diffusion.guidance import ClassifierGuided, Guided
 from ..diffusion.schedule import Time
 from ..engine.speed import MANY_EVALUATIONS, fastest_batch, fastest_kernels
-from ..engine.ways import Way, way_of, with_way
+from ..engine.ways import Way, watchable, way_of, with_way
 from ..errors import ConfigurationError
 from ..machine import available_memory, pick_device
 from ..model import build_denoiser
@@ -395,14 +395,14 @@ def watched(states: Iterator[SampleState], on_state: StateCallback | None) -> It
 @torch.no_grad()
 def activation_bytes(denoiser: Denoiser, shape: Sequence[int], cond: Cond) -> int:
     """An upper bound of what one picture needs on its way through: the size of all outputs of the network's parts together."""
-    total = 0
+    total, denoiser = 0, watchable(denoiser)
 
     def count(module: nn.Module, args: Any, output: Any) -> None:
         nonlocal total
         if isinstance(output, Tensor):
             total += output.numel() * output.element_size()
 
-    leaves = [module for module in denoiser.modules() if not list(module.children())]
+    leaves = [module for module in denoiser.network.modules() if not list(module.children())]
     handles = [module.register_forward_hook(count) for module in leaves]
     try:
         denoiser(torch.zeros(1, *shape, device=next(denoiser.parameters()).device), 1.0, cond)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -153,12 +154,20 @@ def parse_override(text: str) -> tuple[str, Any]:
 
     field = dict(all_fields()).get(key.strip())
     if field is not None and (field.annotation is str or str in _members(field.annotation)):
-        quoted = len(value) > 1 and value[0] == value[-1] == '"'
-        return key.strip(), None if value in ("null", "~") else yaml.safe_load(value) if quoted else value
+        return key.strip(), None if value in ("null", "~") else unquoted(value)
     try:
         return key.strip(), yaml.safe_load(value)
     except yaml.YAMLError:
         return key.strip(), value
+
+
+def unquoted(value: str) -> str:
+    """Text without the double quotes around it, read as JSON where it has some and is JSON."""
+    try:
+        text = json.loads(value) if value.startswith('"') else value
+    except ValueError:
+        return value
+    return text if isinstance(text, str) else value
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:

@@ -36,6 +36,8 @@ class OneOf:
     def read(self, values: Any) -> Settings:
         """The checked settings of values with their kind. Raises ConfigurationError."""
         if isinstance(values, Settings):
+            if not isinstance(values, tuple(self.known.values())):
+                raise ConfigurationError(f"{self.what} cannot be of {type(values).__name__}; {nearest('', self.known)}")
             return values
         if not isinstance(values, Mapping):
             raise ConfigurationError(f"{self.what} must be a section of key: value lines, got {values!r}")

@@ -14,6 +14,8 @@ from .events import Emit, Event, TaskResult
 from .registry import task_named
 
 T = TypeVar("T")
+LONGEST_END = 1.0
+"""Seconds that a closed generator waits for its work, which ends at its next event."""
 LONGEST_WAIT = 0.1
 """Seconds after which work that waits for its events to be taken looks whether they still will be."""
 
@@ -26,7 +28,7 @@ class Stop:
     """The request to stop, from any thread."""
 
     def __init__(self) -> None:
-        self._lock, self._requested = threading.Lock(), False
+        self._lock, self._requested = threading.RLock(), False  # a signal may arrive in between
         self._listeners: list[Callable[[], None]] = []
 
     def request(self) -> None:
@@ -152,7 +154,7 @@ def follow(work: Callable[[Emit], T], stop: Stop) -> Generator[Event, None, T]:
             yield event
     finally:
         closed.request()
-        thread.join()
+        thread.join(LONGEST_END)
     if errors:
         raise errors[0]
     return outcome[0]

@@ -23,7 +23,10 @@ def as_pairs(value: Any) -> Any:
     """A mapping of settings as KEY=VALUE words; anything else as it is."""
     if not isinstance(value, Mapping):
         return value
-    return tuple(f"{key}={v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)}" for key, v in value.items())
+    return tuple(
+        f"{key}={v if isinstance(v, str) else json.dumps(v, ensure_ascii=False, default=str)}"
+        for key, v in value.items()
+    )
 
 
 class TrainRequest(Request):

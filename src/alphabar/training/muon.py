@@ -72,7 +72,7 @@ def list_matrices(module: nn.Module) -> list[Tensor]:
     ends = {weight for network in module.modules() for weight in end_weights(network)}
     weights = [part.weight for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d)]
     weights = [weight for weight in weights if weight not in ends]
-    return [weight for weight in weights if weight.requires_grad]
+    return [weight for weight in dict.fromkeys(weights) if weight.requires_grad]  # a tied one once
 
 
 def orthogonalized(matrices: Tensor) -> Tensor:

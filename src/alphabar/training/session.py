@@ -175,7 +175,8 @@ class Session:
     def _preview(self, run: RunFolder) -> None:
         if len(self.data.shape) == 3:
             data = self.held_out if self.held_out is not None and len(self.held_out) else self.data
-            save_preview(run, self.config, self.trainer.average, data, self.trainer.steps_done)
+            with self.trainer.engine.stepping():
+                save_preview(run, self.config, self.trainer.average, data, self.trainer.steps_done)
             if self.trainer.steps_done == 0 and set(self.config.conditions) - {"class"}:
                 save_preview_conditions(run, data, self.trainer.denoiser, self.config.train.preview_pictures)
 

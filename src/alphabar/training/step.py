@@ -17,7 +17,7 @@ from torch import Tensor
 from ..data.pictures import Batch, TrainingData
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.objective import Denoising, Draw, Objective
-from ..engine.engine import Engine, PartLosses, has_dropout
+from ..engine.engine import Engine, PartLosses
 from ..errors import CheckpointError, NonFiniteError
 from ..model import build_denoiser
 from ..randomness import normal
@@ -64,8 +64,8 @@ class Trainer:
         self.denoiser = self.engine.place(denoiser or build_denoiser(config, data.shape))
         self.updater = Updater(self.denoiser, config.train)
         self.times = build_time_sampler(config.loss.times, self.denoiser.schedule)
-        self.drops = has_dropout(self.denoiser)
         self.steps_done = 0
+        self.whole = True  # false only while weights, optimizer, average and times are of different steps
 
     @property
     def chance(self) -> Chance:
@@ -87,11 +87,6 @@ class Trainer:
         """The denoiser with the averaged weights."""
         return self.updater.ema.module
 
-    @property
-    def whole(self) -> bool:
-        """False only while weights, optimizer and average are of different steps."""
-        return self.updater.whole
-
     def plan_steps(self, steps: int) -> None:
         """Set how many steps the whole training has, before the first one: the rate depends on it."""
         self.config = with_train(self.config, steps=steps)
@@ -100,16 +95,18 @@ class Trainer:
     def step(self) -> StepReport:
         """One optimizer step over the whole batch. Raises NonFiniteError before any weight is touched."""
         step, draw = self.steps_done, self.chance.draw(self.steps_done)
-        with self.engine.stepping(draw.dropout if self.drops else None):
+        with self.engine.stepping(draw.dropout):
             parts = self._backward(draw)
             loss = sum(part.total for part in parts)
             minimised = torch.cat([part.minimised for part in parts])
             squared_errors = torch.cat([part.squared_errors for part in parts])
             norm = self.updater.clip_gradients()
             check_finite(step + 1, loss, norm, draw.t, squared_errors)
+            self.whole = False
             rate = self.updater.update(step)
         self.times.update(draw.t, minimised)
         self.steps_done += 1
+        self.whole = True
         return StepReport(self.steps_done, self.config.train.steps or 0, loss, norm, rate, draw.t, squared_errors)
 
     def _backward(self, draw: Draw) -> list[PartLosses]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..diffusion.denoiser import Denoiser
+from ..engine.speed import synchronize
 from ..settings.training import TrainSettings
 from .ema import EMA
 from .muon import Muon, list_matrices
@@ -18,16 +19,12 @@ ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 class Updater:
-    """The optimizers and the average of a denoiser's weights. `update(step)` does one step with the gradients that are there.
-
-    `whole` is false only while weights, optimizer and average are of different steps.
-    """
+    """The optimizers and the average of a denoiser's weights. `update(step)` does one step with the gradients that are there."""
 
     def __init__(self, denoiser: Denoiser, train: TrainSettings) -> None:
         self.denoiser, self.train = denoiser, train
         self.optimizers = build_optimizers(denoiser, train)
         self.ema = EMA(denoiser, train.ema_decay)
-        self.whole = True
 
     def zero_gradients(self) -> None:
         """Forget the gradients of the step before."""
@@ -41,13 +38,11 @@ class Updater:
     def update(self, step: int) -> float:
         """Move weights and average, after `step` steps that were done before; returns the learning rate."""
         rate = learning_rate(self.train, step)
-        self.whole = False
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
         self.ema.update(self.denoiser, step + 1)
-        self.whole = True
         return rate
 
     def rehearse(self) -> float:
@@ -55,12 +50,14 @@ class Updater:
         for parameter in self.denoiser.parameters():
             parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
         for _ in range(2):  # the first one also makes room for the state
+            synchronize(next(self.denoiser.parameters()).device)
             began = time.perf_counter()
             for optimizer in self.optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = 0.0
                 optimizer.step()
             self.ema.update(self.denoiser, 1)
+            synchronize(next(self.denoiser.parameters()).device)
         seconds = time.perf_counter() - began
         for optimizer in self.optimizers:
             optimizer.state.clear()

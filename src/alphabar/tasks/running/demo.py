@@ -13,7 +13,7 @@ from ...randomness import derive_seeds
 from ...training.session import Session, prepare
 from ..demo import DemoRequest
 from ..events import Emit, Event, TaskResult
-from ..job import Stop, follow
+from ..job import Stop, Stopped, follow
 from .frames import Frames, step_counter
 from .train import session_lines, training_events
 
@@ -50,7 +50,11 @@ def run(plan: DemoPlan, stop: Stop) -> Iterator[Event]:
         line = f"stopped at step {session.trainer.steps_done}; go on with: alphabar train --out {out} --resume"
         yield TaskResult([line], data, [out])
         return
-    yield from follow(lambda emit: make_pictures(out, emit), stop)
+    try:
+        yield from follow(lambda emit: make_pictures(out, emit), stop)
+    except Stopped:
+        yield TaskResult([f"stopped before its pictures were made; the training is saved in {out}"], data, [out])
+        return
     yield TaskResult(ending(out), data, [out])
 
 
