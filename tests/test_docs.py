@@ -10,6 +10,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -43,6 +44,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted(path.name for path in (DOCS / "en").glob("*.md"))
 TEXTS = {str(p.relative_to(ROOT)): p for p in [*DOCS.glob("*.md"), *DOCS.glob("*/*.md"), *ROOT.glob("*.md")]}
 SNIPPET = DOCS / "snippets" / "angle.py"
+TRANSFORMER = DOCS / "snippets" / "transformer.py"  # tests/networks/test_own.py tests it
 OF_RUNS = (
     "samplers",
     "editing",
@@ -212,16 +214,19 @@ def test_the_snippets_run(tmp_path, monkeypatch):
     (tmp_path / "my-pictures").mkdir()
     for i in range(60):
         Image.fromarray(pictures[i, :, :, 0]).save(tmp_path / "my-pictures" / f"{i}.png")
+    shutil.copy(TRANSFORMER, tmp_path)
     own = ("quick_start", "derivation", "fast", "network", "guidance", "extending")
     for name in own:
         code = (DOCS / "snippets" / f"{name}.py").read_text(encoding="utf-8").replace("minutes=30", "steps=3")
-        exec(compile(code, name, "exec"), found := {})
+        with registrations_forgotten():
+            exec(compile(code, name, "exec"), found := {})
         if name == "derivation":
             assert torch.allclose(found["from_x_0"], found["from_eps"], atol=1e-5)
             assert found["x"].mean(0).tolist() == pytest.approx([1, -1], abs=0.15)
     assert found["pictures"].shape == (16, 1, 8, 8)
+    assert found["pipeline"].denoiser.state_dict()["network.blocks.5.qkv.weight"].shape == (192, 64)
     assert {path.name for path in tmp_path.glob("*.png")} == {"new.png", "sixteen.png", "bright.png"}
-    assert {path.stem for path in SNIPPETS} == {*own, *OF_RUNS, "angle"}, "a snippet that no test runs"
+    assert {path.stem for path in SNIPPETS} == {*own, *OF_RUNS, "angle", "transformer"}, "a snippet that no test runs"
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -262,11 +267,12 @@ def test_examples_are_short_and_python_is_well_formed():
     """All but those that explain how something is built."""
     longer = [f for f in SNIPPETS if f.stem not in (*OF_RUNS, "quick_start")]
     regions = {build.region_of(f.read_text(encoding="utf-8"), r) for f in longer for r in regions_of(f)}
+    whole = {file.read_text(encoding="utf-8") for file in (SNIPPET, TRANSFORMER)}
     for _, path in TEXTS.items():
         for language, code in code_blocks(path.read_text(encoding="utf-8")):
             if language == "python":
                 ast.parse(code)
-            if code != SNIPPET.read_text(encoding="utf-8") and code not in regions:
+            if code not in whole and code not in regions:
                 assert len(code.splitlines()) <= LONGEST_EXAMPLE, code
 
 
@@ -295,7 +301,8 @@ def test_options_and_recipes_of_the_commands_exist(path):
 @pytest.mark.parametrize("path", TEXTS.values(), ids=TEXTS)
 def test_settings_of_the_pages_are_accepted(path):
     with registrations_forgotten():
-        alphabar.load_plugin(SNIPPET)  # the condition of one's own that a page shows
+        for file in (SNIPPET, TRANSFORMER):  # the condition and the network of one's own that the pages show
+            alphabar.load_plugin(file)
         for setting in settings_of(path.read_text(encoding="utf-8")):
             finish(resolve(None, None, [setting]), [32, 32])
 

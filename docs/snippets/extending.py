@@ -1,4 +1,4 @@
-"""A schedule and a sampler of one's own."""
+"""A schedule, a sampler and a network of one's own."""
 
 # ruff: noqa: E402, I001
 
@@ -41,4 +41,12 @@ import alphabar
 pipeline = alphabar.load("runs/mine").with_settings(steps=10)
 states = sample_states(Restart(), pipeline.conditioned(16), pipeline.times(), range(16), pipeline.shape)
 pictures = last_state(states).x_t  # (16, C, H, W), about [-1, 1]
+# endregion
+
+# region network
+alphabar.load_plugin("transformer.py")
+transformer = {"network.kind": "transformer", "network.layers": 6}
+for report in alphabar.train("my-pictures", out="runs/transformer", minutes=30, settings=transformer):
+    print(report)
+pipeline = alphabar.load("runs/transformer")
 # endregion

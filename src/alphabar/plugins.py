@@ -12,7 +12,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from .errors import AlphabarError, ConfigurationError
+from .errors import ConfigurationError
 
 LOADED: dict[Path, ModuleType] = {}
 """The plugins of this process by file: each runs once."""
@@ -36,10 +36,7 @@ def load_plugin(path: str | Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pydantic look up the module of a class
     try:
         spec.loader.exec_module(module)
-    except AlphabarError:
-        del sys.modules[name]
-        raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise ConfigurationError(
             f"the plugin {file}{_line_of(error, file)} failed: {type(error).__name__}: {error}"
@@ -48,7 +45,7 @@ def load_plugin(path: str | Path) -> ModuleType:
     return module
 
 
-def _line_of(error: Exception, file: Path) -> str:
+def _line_of(error: BaseException, file: Path) -> str:
     """Where in the file an error was raised, in words."""
     if isinstance(error, SyntaxError):
         return f", line {error.lineno}"

@@ -13,6 +13,7 @@ from ..data.readers import Conditions, Reader, Readers, kind_name, unknown_kind
 from ..networks.cond import Doors
 from ..settings.conditions import CONDITION_SETTINGS, ConditionSettings, read_condition
 from ..settings.data import DataSettings
+from ..settings.kinds import check_registration
 from .base import Encoder, Encoders, Sizes
 from .image import ImageEncoder, ImageReader
 from .label import ClassReader, LabelEncoder
@@ -34,13 +35,18 @@ KINDS: dict[str, Kind] = {
     "map": Kind(MapReader(), MapEncoder),
     "image": Kind(ImageReader(), ImageEncoder),
 }
+BUILTIN = frozenset(KINDS)
+"""The kinds that a registration cannot replace."""
 
 
 def register(kind: str, reader: Reader, encoder: type[Encoder]) -> None:
     """Make a kind of condition of one's own known: it can be trained, saved, loaded and asked for like any other.
 
-    Only this process knows it then; a run that uses it says so where it is not registered.
+    Only this process knows it then; a run that uses it says so where it is not registered. Raises ConfigurationError if the kind is
+    built in, or belongs to an encoder of another name.
     """
+    present = KINDS[kind].encoder if kind in KINDS else None
+    check_registration("condition", kind, BUILTIN, present, encoder)
     KINDS[kind] = Kind(reader, encoder)
     CONDITION_SETTINGS[kind] = reader.settings
 

@@ -5,7 +5,7 @@ Each family is a dict from kind to settings model, which a registration adds to;
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -13,6 +13,23 @@ from pydantic_core import CoreSchema, core_schema
 
 from ..errors import ConfigurationError, MissingRegistration, nearest
 from .base import Settings, validate
+
+
+def check_registration(family: str, kind: str, builtin: Collection[str], present: type | None, new: type) -> None:
+    """Raise ConfigurationError if the class `new` may not be registered as this kind of a family, such as "network".
+
+    The kinds of alphabar itself are never replaced. A kind of one's own, whose class is `present`, is replaced only by a class of the
+    same name, so that a file can be loaded again after a change.
+    """
+    if kind in builtin:
+        raise ConfigurationError(
+            f"{family} kind {kind!r} is built in and cannot be replaced by {new.__qualname__}; register it under another name"
+        )
+    if present is not None and present.__qualname__ != new.__qualname__:
+        raise ConfigurationError(
+            f"{family} kind {kind!r} is already registered by the class {present.__qualname__} of {present.__module__}, got "
+            f"{new.__qualname__}; register it under another name"
+        )
 
 
 class OneOf:
