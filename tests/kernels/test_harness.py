@@ -16,9 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from alphabar.kernels import native
+from alphabar.kernels.build import SOURCE_FOLDER as SOURCES
 
-SOURCES = Path(native.__file__).parent
 HARNESS = Path(__file__).parent / "harness"
 STRICT = ("-std=c++17", "-Wall", "-Wextra", "-Werror")
 # Without optimisation a sanitized build compiles in a third of the time, and no access is optimised away before it is checked.

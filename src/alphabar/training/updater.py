@@ -76,7 +76,7 @@ class Updater:
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
                     name = names[id(parameter)]
-                    optimizer.state[parameter] = {key: like(tensors[f"{key}.{name}"], parameter) for key in keys}
+                    optimizer.state[parameter] = {key: as_saved(tensors[f"{key}.{name}"], parameter) for key in keys}
 
     def _states(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
         for name, parameter in self.denoiser.named_parameters():
@@ -85,7 +85,7 @@ class Updater:
                     yield name, optimizer.state[parameter]
 
 
-def like(value: Tensor, parameter: Tensor) -> Tensor:
+def as_saved(value: Tensor, parameter: Tensor) -> Tensor:
     """A saved tensor with its parameter's device and memory layout; a step count stays a scalar."""
     if value.ndim == 0:
         return value.to(parameter.device, copy=True)

@@ -105,7 +105,7 @@ def _(original: Any) -> Any:
     return step
 
 
-@DEFECTS.seed("optimizer state not restored", "like", LOOP, "resume_is_exact")
+@DEFECTS.seed("optimizer state not restored", "as_saved", LOOP, "resume_is_exact")
 def _(original: Any) -> Any:
     return lambda value, parameter: original(value if value.ndim == 0 else torch.zeros_like(value), parameter)
 
