@@ -97,7 +97,7 @@ def sampling(network: str = "ddpm-cifar10", batch: int = 32, steps: int = 3, rou
 
     config = NETWORKS[network]
     shape = (config["in_channels"], config["sample_size"], config["sample_size"])
-    denoiser = ours(network, 2, "bfloat16", "fused").ema.module
+    denoiser = ours(network, 2, "bfloat16", "fused").average
     pipeline = Pipeline(denoiser, shape, finish({"preset": "ddpm"}, shape[1:]).sample, {}).with_settings(
         sampler="ddim", steps=steps
     )
@@ -187,7 +187,7 @@ def overhead(network: str = "course", batch: int = 128, rounds: int = 5) -> None
         return run
 
     trainer.denoiser.network.forward = timed(trainer.denoiser.network.forward)  # type: ignore[method-assign]
-    trainer.optimizer.step = timed(trainer.optimizer.step)  # type: ignore[method-assign]
+    trainer.updater.update = timed(trainer.updater.update)  # type: ignore[method-assign]
     backward = torch.Tensor.backward
     torch.Tensor.backward = timed(backward)  # type: ignore[method-assign]
     shares = []

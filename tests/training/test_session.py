@@ -544,3 +544,23 @@ def test_a_non_finite_loss_names_the_metrics_where_there_are_some(tmp_path):
     wild = {"train.learning_rate": 1e30, "train.warm_up": 0, "train.clip_norm": 1e30}
     with pytest.raises(NonFiniteError, match=r"Look at loss_by_time in .*run/metrics\.jsonl"):
         list(fast(tmp_path / "run", 4, settings=wild).run())
+
+
+def test_a_run_whose_kernels_cannot_be_built_here_says_so_and_keeps_its_configuration(tmp_path, monkeypatch):
+    """It goes on by torch's own kernels, and on another machine by its own again."""
+    list(fast(tmp_path / "run", 2).run())
+    run = RunFolder.open(tmp_path / "run")
+    for path in (run.path / "config.yaml", run.latest_checkpoint() / "checkpoint.json"):
+        path.write_text(
+            path.read_text()
+            .replace("kernels: native", "kernels: fused")
+            .replace('"kernels": "native"', '"kernels": "fused"')
+        )
+    assert run.config.train.kernels == "fused"
+    monkeypatch.setattr(settling, "fused_fails", lambda: "there is no compiler")
+    session = prepare(None, tmp_path / "run", resume=True, steps=3)
+    assert "there is no compiler" in session.notes[0]
+    assert session.trainer.engine.way.kernels == "native"
+    list(session.run())
+    assert run.config.train.kernels == "fused"
+    assert open_checkpoint(run.latest_checkpoint()).config.train.kernels == "fused"

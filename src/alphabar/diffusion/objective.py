@@ -25,7 +25,8 @@ class Draw:
 
     items: the indices (n,) of the data. mirrored (n,) bool, or None if nothing is. t, weight (n,): times in (0, 1] and the weights of
     their losses, float64 on the CPU. eps (n, ...): the noise. dropped: by condition, which items (n,) bool hide it. keys: of each item,
-    the key of what its derived conditions draw. dropout: the seed of the network's dropout in this step.
+    the key of what its derived conditions draw. dropout: the seed of the network's dropout in this step. step: the number of steps that
+    were done before.
     """
 
     items: np.ndarray
@@ -36,6 +37,7 @@ class Draw:
     dropped: Mapping[str, Tensor] = field(default_factory=dict)
     keys: Sequence[tuple[Any, ...]] = ()
     dropout: int = 0
+    step: int = 0
 
     def __len__(self) -> int:
         return len(self.t)
@@ -55,6 +57,7 @@ class Draw:
             {name: mask[which] for name, mask in self.dropped.items()},
             self.keys[which],
             self.dropout,
+            self.step,
         )
 
 

@@ -49,6 +49,7 @@ class Chance:
             dropped=self.dropped(step),
             keys=[(seed, step, i) for i in range(n)],
             dropout=int(generator(seed, "dropout", step).integers(2**62)),
+            step=step,
         )
 
     def dropped(self, step: int) -> dict[str, Tensor]:
