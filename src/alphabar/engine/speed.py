@@ -29,7 +29,7 @@ from ..storage import write_json
 from .ways import PLAIN, PRECISIONS, Way, has_fused_form, is_rounded, original, way_of, with_way
 
 ROUNDS = 3
-BUDGET = 4.0  # seconds of a measurement, whatever the size of the pictures
+BUDGET = 2.0  # seconds of a measurement, whatever the size of the pictures; "auto" may measure two presets
 BATCH = 16  # pictures of a pass at most, unless a training's batch is larger
 PILOT = 32  # pixels of a side of the pictures that tell how large a pass may be
 LONG = 45.0  # seconds of work from which on building the fused kernels is worth its time
