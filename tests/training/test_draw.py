@@ -55,7 +55,8 @@ def test_a_draw_is_the_same_when_it_is_drawn_again(times):
     one, again = (chance(times=times).draw(5) for _ in range(2))
     for name in ("t", "weight", "eps"):
         assert torch.equal(getattr(one, name), getattr(again, name))
-    assert one.dropout == again.dropout
+    assert (one.dropout, one.step) == (again.dropout, 5)
+    assert one.part(slice(0, 2)).step == 5
     assert np.array_equal(one.items, again.items)
 
 
